@@ -1,0 +1,1 @@
+"""Where chunks live: the local store and the sources that chunks come from."""
