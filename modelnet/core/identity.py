@@ -1,0 +1,115 @@
+"""A publisher's identity: the genesis event and the id derived from it.
+
+    leaf(d) = SHA-256(0x00 ‖ d)                                    RFC 6962 §2.1
+    pid     = base32 lower case, no padding, of leaf(genesis envelope)
+
+The pid is the root of the publisher's log when it holds one entry, so it commits to every first key and never changes.
+The genesis names the keys of each role and only the *digests* of the next root keys: a key that can take over has never
+been shown. No key serves two roles.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from modelnet.core import strictjson
+from modelnet.core.dsse import Envelope
+from modelnet.core.keys import SigningKey, VerifyKey
+from modelnet.errors import MalformedError, TrustError
+
+__all__ = ["CONTROL_TYPE", "MAX_GENESIS", "PID", "Genesis", "Role", "leaf_hash", "make_genesis"]
+
+CONTROL_TYPE = "application/vnd.modelnet.control.v1+json"
+MAX_GENESIS = 16 * 1024
+MAX_KEYS = 16
+MAX_AGE_S = 7 * 24 * 3600  # how old the knowledge about a log may be before it counts as stale
+PID = re.compile(r"[a-z2-7]{52}")
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Return the RFC 6962 hash of a log entry."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Keys and how many of them must sign."""
+
+    keys: tuple[VerifyKey, ...]
+    threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    """A verified first log entry; `envelope` holds its exact bytes."""
+
+    envelope: Envelope
+    root: Role
+    release: Role
+
+    @property
+    def pid(self) -> str:
+        """The publisher's id, 52 characters."""
+        return base64.b32encode(leaf_hash(self.envelope.encoded)).decode().rstrip("=").lower()
+
+    @classmethod
+    def verify(cls, entry: bytes, pid: str) -> Self:
+        """Return the genesis in `entry` once it hashes to `pid` and its root keys signed it."""
+        if len(entry) > MAX_GENESIS:
+            raise MalformedError("genesis is too large", rule="genesis", wanted=MAX_GENESIS, got=len(entry))
+        envelope = Envelope.parse(entry)
+        fields = strictjson.parse(envelope.unverified_body, what="genesis", limit=MAX_GENESIS)
+        if not isinstance(fields, dict) or fields.get("type") != "genesis" or fields.get("v") != 1:
+            raise MalformedError("not a genesis event", rule="genesis")
+        genesis = cls(envelope, _role(fields, "root"), _role(fields, "release"))
+        if genesis.pid != pid:
+            raise TrustError("genesis of another publisher", rule="publisher", wanted=pid, got=genesis.pid)
+        shared = [_role(fields, name).keys for name in ("root", "release", "log", "beat")]
+        if len({key for keys in shared for key in keys}) != sum(len(keys) for keys in shared):
+            raise TrustError("one key serves two roles", rule="genesis", got=pid)
+        envelope.verify(CONTROL_TYPE, genesis.root.keys, genesis.root.threshold)
+        return genesis
+
+
+def _role(fields: Mapping[str, Any], name: str) -> Role:
+    role = fields.get(name)
+    keys = role.get("keys") if isinstance(role, dict) else None
+    if not isinstance(keys, list) or not 0 < len(keys) <= MAX_KEYS or not all(isinstance(key, str) for key in keys):
+        raise MalformedError(f"genesis has no {name} keys", rule="genesis")
+    threshold = role.get("threshold", 1) if isinstance(role, dict) else 1
+    if type(threshold) is not int or not 0 < threshold <= len(keys):
+        raise MalformedError(f"genesis {name} threshold", rule="genesis", wanted=f"1 to {len(keys)}", got=threshold)
+    try:
+        verified = Role(tuple(VerifyKey(bytes.fromhex(key)) for key in keys), threshold)
+    except ValueError as error:
+        raise MalformedError(f"genesis {name} key is not hex", rule="genesis") from error
+    if len(set(verified.keys)) != len(verified.keys):
+        raise MalformedError(f"genesis names a {name} key twice", rule="genesis")
+    return verified
+
+
+def make_genesis(keys: Mapping[str, SigningKey]) -> Genesis:
+    """Return the genesis signed by `keys["root"]`, for roles root, release, log, beat and next."""
+
+    def public(role: str) -> str:
+        return keys[role].verify_key.public.hex()
+
+    body = strictjson.dump({
+        "type": "genesis",
+        "v": 1,
+        "root_version": 1,
+        "root": {"keys": [public("root")], "threshold": 1},
+        "next": {"digests": [keys["next"].verify_key.keyid], "threshold": 1},
+        "release": {"keys": [public("release")], "threshold": 1},
+        "log": {"keys": [public("log")]},
+        "beat": {"keys": [public("beat")]},
+        "max_age": MAX_AGE_S,
+    })  # fmt: skip
+    envelope = Envelope.sign(CONTROL_TYPE, body, [keys["root"]])
+    pid = base64.b32encode(leaf_hash(envelope.encoded)).decode().rstrip("=").lower()
+    return Genesis.verify(envelope.encoded, pid)

@@ -1,0 +1,47 @@
+"""JSON with one meaning: UTF-8, no duplicate keys, no NaN, integers within 2^53, bounded depth.
+
+Two parsers that disagree about a document make a log that means different things to different nodes; what is
+ambiguous is refused (RFC 8259 §4, RFC 7493 I-JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from modelnet.errors import MalformedError
+
+__all__ = ["dump", "parse"]
+
+MAX_INTEGER = 1 << 53
+
+
+def dump(value: Any) -> bytes:
+    """Return compact JSON; keys keep the order they were given in."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def parse(data: bytes, *, what: str, limit: int) -> Any:
+    """Parse `data` (at most `limit` bytes), called `what` in errors; raise `MalformedError` on anything ambiguous."""
+    if len(data) > limit:
+        raise MalformedError(f"{what} is too large", rule="json", wanted=f"at most {limit} bytes", got=len(data))
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(items)
+        if len(fields) != len(items):
+            raise ValueError("a key stands twice")
+        return fields
+
+    def integer(text: str) -> int:
+        if len(text) > 17 or abs(int(text)) > MAX_INTEGER:
+            raise ValueError("an integer is beyond 2^53")
+        return int(text)
+
+    def constant(text: str) -> float:
+        raise ValueError(f"{text} is not JSON")
+
+    try:
+        return json.loads(data.decode(), object_pairs_hook=pairs, parse_int=integer, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise MalformedError(f"{what} is not strict JSON: {reason}", rule="json") from error
