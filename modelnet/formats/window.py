@@ -51,7 +51,7 @@ class Window:
     def hold(self, offset: int, length: int) -> tuple[bytes, int]:
         """Return a buffer and the index in it where the `length` bytes at `offset` of the file begin."""
         index = offset - self._start
-        if 0 <= index and index + length <= len(self._bytes):
+        if index >= 0 and index + length <= len(self._bytes):
             return self._bytes, index
         if offset < 0 or length > self.size - offset:
             raise refusal(

@@ -269,8 +269,8 @@ class Index:
             part = digests[start : start + LOOKUP]
             marks = ",".join("?" * len(part))
             rows = self._rows(
-                "SELECT digest, path, offset, chunk.size FROM chunk JOIN file ON file.id = chunk.file "
-                f"WHERE digest IN ({marks})",  # noqa: S608  (question marks only)
+                "SELECT digest, path, offset, chunk.size FROM chunk JOIN file ON file.id = chunk.file "  # noqa: S608  (marks)
+                f"WHERE digest IN ({marks})",
                 part,
             )
             for digest, path, offset, size in rows:
