@@ -235,12 +235,15 @@ class Index:
 
     # Files and chunks
 
-    def set_file(self, path: str, status: FileStat) -> int:
-        """Record that `path` is a file that holds chunks; return its id. References into an older file are dropped."""
+    def set_file(self, path: str, status: FileStat, *, fresh: bool = False) -> int:
+        """Record that `path` is a file that holds chunks; return its id.
+
+        References into another file that had this path are dropped, and all of them when the file is `fresh`.
+        """
         with self.transaction() as connection:
             key = os.fsencode(path)
             row = connection.execute("SELECT id, dev, inode FROM file WHERE path = ?", (key,)).fetchone()
-            if row is not None and (row[1], row[2]) != (status.dev, status.inode):
+            if row is not None and (fresh or (row[1], row[2]) != (status.dev, status.inode)):
                 connection.execute("DELETE FROM file WHERE id = ?", (row[0],))
                 row = None
             if row is None:

@@ -1,0 +1,311 @@
+"""Main path 1: a folder or a file → chunks → manifest → signed release → the index. Nothing is copied.
+
+    scan → hash every file → build the tree → manifest → sign → one transaction
+
+The transaction is the commit point: before it nothing was recorded, after it the release can be served. The files stay
+where they are; they are the store.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelnet.core.chunking import GRID_1, PLANS
+from modelnet.core.cid import DAG_CBOR, Cid
+from modelnet.core.identity import Genesis
+from modelnet.core.keys import SigningKey
+from modelnet.core.manifest import MAX_FILES, Manifest
+from modelnet.core.names import check_name, check_version
+from modelnet.core.paths import check_paths
+from modelnet.core.release import Release, sign_release
+from modelnet.core.tree import build_tree
+from modelnet.errors import MalformedError, UnavailableError, UsageError
+from modelnet.formats import onnx
+from modelnet.formats.layout import Span
+from modelnet.gate import find_release, resolve_publisher
+from modelnet.hashing import CORES, FileSource, HashedFile, hash_file
+from modelnet.progress import SILENT, Progress
+from modelnet.stores.home import Home
+from modelnet.stores.index import FileStat, ReleaseRow
+from modelnet.stores.keyring import load_keys, own_publishers
+from modelnet.stores.local import LocalStore, open_store
+
+__all__ = ["RELATIONS", "ChunkCount", "Publication", "publish"]
+
+RELATIONS = ("finetune", "adapter", "merge", "quantized")
+SKIPPED = frozenset([".git", ".DS_Store", "__pycache__"])  # never part of a model; said in the result
+FILES_AT_ONCE = 4  # SHA-256 of one file runs on one core, so several files keep several cores busy
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCount:
+    """Chunks of a release, and how many of them this store had not seen before; sizes in bytes."""
+
+    count: int
+    new: int
+    bytes: int
+    new_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What `publish` made."""
+
+    release: Release
+    manifest: Manifest
+    chunks: ChunkCount
+    path: Path
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def locator(self) -> str:
+        """The line that others paste to get exactly this release."""
+        return str(self.release.locator)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What lies at the path to publish."""
+
+    base: Path
+    paths: list[str]
+    layout: str
+    skipped: list[str] = field(default_factory=list)
+
+
+def publish(
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    version: str,
+    channels: Sequence[str] = (),
+    plan: str = GRID_1,
+    derived_from: str | None = None,
+    relation: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    publisher: str | None = None,
+    passphrase: str | None = None,
+    home: str | os.PathLike[str] | Home | None = None,
+    progress: Progress = SILENT,
+) -> Publication:
+    """Publish the folder or file at `path` as `name` at `version`, signed by this store's own publisher.
+
+    The files are referenced where they are and must stay there to be served. `derived_from` is a reference to a release
+    in this store and `relation` one of finetune, adapter, merge, quantized. `metadata` holds small free text such as
+    license or description. `publisher` chooses among several identities; `passphrase` unlocks its keys.
+
+    Raises `UsageError` for a name, version, path or file that cannot be published, `IntegrityError` when a file changes
+    meanwhile, `UnavailableError` when one cannot be read or the store cannot be written. Then nothing was recorded.
+    """
+    check_name(name)
+    check_version(version)
+    if plan not in PLANS:
+        raise UsageError(f"no such chunk plan: {plan!r}", rule="plan", hint=f"plans: {', '.join(PLANS)}")
+    store = open_store(home)
+    genesis, key = _signer(store, publisher, passphrase)
+    lineage = _lineage(store, derived_from, relation)
+    found = _scan(Path(path))
+    hashed = _hash_all(found, plan, progress)
+    blocks = [node for file in hashed for node in file.nodes]
+    tree = build_tree(
+        ((file.entry.path, file.child) for file in hashed), lambda cid, block: blocks.append((cid, block))
+    )
+    extra: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
+    if lineage is not None:
+        extra["derived_from"] = [lineage]
+    if parents := _parents(store, genesis.pid, name, version):
+        extra["parents"] = parents
+    # Parsing what was built refuses, before anything is signed, what a puller would refuse.
+    manifest = Manifest.parse(Manifest(name, version, tree.cid, tuple(file.entry for file in hashed), extra).encode())
+    release = _existing(store, genesis, manifest) or sign_release(manifest, genesis, key, channels=channels)
+    blocks.append((Cid.of(DAG_CBOR, manifest.encode()), manifest.encode()))
+    count = _count(store, hashed)
+    for file in hashed:
+        file.check_unchanged()
+    _record(store, found, hashed, blocks, release)
+    return Publication(release, manifest, count, found.base, tuple(found.skipped))
+
+
+def _signer(store: LocalStore, publisher: str | None, passphrase: str | None) -> tuple[Genesis, SigningKey]:
+    own = own_publishers(store.home.keys)
+    if publisher is not None:
+        pid = resolve_publisher(store, publisher)
+        if pid not in own:
+            raise UsageError("the keys of this publisher are not here", rule="keys", got=publisher)
+    elif len(own) != 1:
+        raise UsageError(
+            "no publisher lives in this store yet" if not own else "several publishers live in this store",
+            rule="publisher", path=str(store.home.root),
+            hint="run `modelnet init` first" if not own else "say which with --publisher",
+        )  # fmt: skip
+    else:
+        pid = own[0]
+    entry = store.index.genesis(pid)
+    if entry is None:
+        raise UnavailableError("the publisher's first log entry is gone", rule="missing", wanted=pid)
+    return Genesis.verify(entry, pid), load_keys(store.home.keys, pid, passphrase)["release"]
+
+
+def _lineage(store: LocalStore, derived_from: str | None, relation: str | None) -> dict[str, Any] | None:
+    if derived_from is None and relation is None:
+        return None
+    if derived_from is None or relation not in RELATIONS:
+        raise UsageError(
+            "lineage needs a base and a relation", rule="lineage", got=relation,
+            hint=f"--derived-from publisher/name@version --relation {'|'.join(RELATIONS)}",
+        )  # fmt: skip
+    base = find_release(store, derived_from)
+    return {"pid": base.pid, "manifest": base.manifest, "relation": relation}
+
+
+def _parents(store: LocalStore, pid: str, name: str, version: str) -> list[Cid]:
+    """Return the manifest of the version before this one, in the order they were published."""
+    rows = store.index.releases(pid, name)
+    earlier = next((i for i, row in enumerate(rows) if row.version == version), len(rows))
+    return [rows[earlier - 1].manifest] if earlier else []
+
+
+def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest) -> Release | None:
+    """Return the release if this very one was published before; a version never changes its bytes."""
+    for row in store.index.releases(genesis.pid, manifest.name):
+        if row.version != manifest.version:
+            continue
+        if row.manifest != manifest.cid:
+            raise UsageError(
+                f"{manifest.name}@{manifest.version} is already published with other bytes",
+                rule="version-exists", wanted=row.manifest, got=manifest.cid, hint="choose a new version",
+            )  # fmt: skip
+        return find_release(store, f"{genesis.pid}/{manifest.name}@{manifest.version}")
+    return None
+
+
+def _scan(path: Path) -> _Found:
+    """List the regular files at `path`; refuse what cannot be in a release, with the reason."""
+    try:
+        status = path.stat(follow_symlinks=False)
+    except OSError as error:
+        raise UsageError(f"cannot publish it: {error.strerror}", rule="path", path=str(path)) from error
+    base = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
+    if stat.S_ISREG(status.st_mode):
+        return _Found(base.parent, check_paths([base.name]), "file")
+    if not stat.S_ISDIR(status.st_mode):
+        raise UsageError(
+            "only folders and regular files can be published", rule="file-type", path=str(path),
+            got="a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file",
+        )  # fmt: skip
+    found = _Found(base, [], "folder")
+    _walk(base, "", found)
+    if not found.paths:
+        raise UsageError("there are no files to publish", rule="path", path=str(path))
+    try:
+        found.paths[:] = check_paths(found.paths)
+    except MalformedError as error:
+        raise UsageError(error.message, rule=error.rule, path=error.path, hint=error.hint or "rename it") from error
+    return found
+
+
+def _walk(folder: Path, prefix: str, found: _Found) -> None:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UnavailableError(f"cannot list the folder: {error.strerror}", rule="read", path=str(folder)) from error
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.name in SKIPPED:
+            found.skipped.append(path)
+        elif entry.is_symlink():
+            raise UsageError(
+                "symbolic links cannot be published", rule="symlink", path=path,
+                hint="replace it by the file it points to; a release holds the bytes themselves",
+            )  # fmt: skip
+        elif entry.is_dir(follow_symlinks=False):
+            _walk(Path(entry.path), path + "/", found)
+        elif entry.is_file(follow_symlinks=False):
+            found.paths.append(path)
+            if len(found.paths) > MAX_FILES:
+                raise UsageError("too many files", rule="files", wanted=f"at most {MAX_FILES}", path=str(found.base))
+        else:
+            raise UsageError("only regular files can be published", rule="file-type", path=path)
+
+
+def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
+    external = _external_spans(found)
+    total = 0
+    for path in found.paths:
+        try:
+            total += (found.base / path).stat(follow_symlinks=False).st_size
+        except OSError as error:
+            raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=path) from error
+    progress.begin("hashing", total)
+    with ThreadPoolExecutor(CORES) as chunks, ThreadPoolExecutor(min(FILES_AT_ONCE, CORES)) as files:
+        jobs = [
+            files.submit(
+                hash_file,
+                found.base / path,
+                path,
+                plan=plan,
+                pool=chunks,
+                advance=lambda count: progress.advance("disk", count),
+                external=external.get(path, ()),
+            )
+            for path in found.paths
+        ]  # fmt: skip
+        try:
+            hashed = [job.result() for job in jobs]
+        except BaseException:
+            files.shutdown(cancel_futures=True)
+            raise
+    progress.end()
+    return hashed
+
+
+def _external_spans(found: _Found) -> dict[str, tuple[Span, ...]]:
+    """Return the tensors that the ONNX files in a folder say lie in files beside them."""
+    spans: dict[str, tuple[Span, ...]] = {}
+    present = set(found.paths)
+    for path in found.paths:
+        if not path.endswith(".onnx"):
+            continue
+        try:
+            handle = os.open(found.base / path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                located = onnx.external_spans(FileSource(handle, os.fstat(handle).st_size, path))
+            finally:
+                os.close(handle)
+        except (MalformedError, OSError):
+            continue  # a wrong header costs reuse only; a file that cannot be read is reported when it is hashed
+        folder = path.rpartition("/")[0]
+        for location, tensors in located.items():
+            beside = f"{folder}/{location}" if folder else location
+            if beside in present:
+                spans[beside] = spans.get(beside, ()) + tensors
+    return spans
+
+
+def _count(store: LocalStore, hashed: Sequence[HashedFile]) -> ChunkCount:
+    sizes = {digest: size for file in hashed for digest, _, size in file.chunks}
+    new = sizes.keys() - store.index.known(list(sizes))
+    return ChunkCount(len(sizes), len(new), sum(sizes.values()), sum(sizes[digest] for digest in new))
+
+
+def _record(
+    store: LocalStore, found: _Found, hashed: Sequence[HashedFile], blocks: list[tuple[Cid, bytes]], release: Release
+) -> None:
+    with store.index.transaction():
+        for file in hashed:
+            row = store.index.set_file(str(file.source), FileStat.of(file.status), fresh=True)
+            store.index.add_chunks(row, file.chunks)
+        store.index.add_blocks(blocks)
+        store.index.add_release(
+            ReleaseRow(
+                release.pid, release.name, release.version, release.manifest, release.envelope.encoded,
+                found.base, found.layout, time.time(),
+            )
+        )  # fmt: skip
