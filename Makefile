@@ -1,0 +1,52 @@
+# Every target works in a fresh clone: the first one used builds .venv. Needs Python 3.11 or newer and the network once.
+
+PYTHON ?= $(firstword $(foreach candidate,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(candidate) -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(candidate))))
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+.PHONY: help demo test engines lint types layers bench fuzz clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## publish, pull, verify and be refused, on this machine
+	$(BIN)/python tests/demo.py $(ARGS)
+
+test: $(READY) engines  ## run all tests; ARGS="-k name" narrows them
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+engines: $(READY)
+	@tests/engines/install.sh
+
+lint: $(READY)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## check types
+	$(BIN)/mypy
+
+layers: $(READY)  ## check that imports point one way
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## measure; one script at a time, so that they do not disturb each other
+	@for script in tests/bench/bench_*.py; do \
+		[ -e "$$script" ] || continue; \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+fuzz: $(READY)  ## throw damaged files at the format readers
+	$(BIN)/python -m tests.formats.fuzz $(ARGS)
+
+clean:  ## remove what the tools left behind; keeps .venv and .cache
+	rm -rf build dist .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find modelnet cli registry tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "make: no Python 3.11 or newer found; set PYTHON=/path/to/python3" >&2; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
