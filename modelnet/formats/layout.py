@@ -85,8 +85,12 @@ class Layout:
         return tuple(span for span in self.spans if span.kind is SpanKind.TENSOR)
 
 
-def cover(size: int, known: Sequence[Span], *, gap: SpanKind = SpanKind.HEADER) -> tuple[Span, ...]:
-    """Fill the gaps between `known` spans so that the result covers `[0, size)`; bytes after the last are the tail.
+def cover(
+    size: int, known: Sequence[Span], *, gap: SpanKind = SpanKind.HEADER, between: SpanKind = SpanKind.PADDING
+) -> tuple[Span, ...]:
+    """Fill the gaps between `known` spans so that the result covers `[0, size)`.
+
+    Bytes before the first are `gap`, those between two are `between`, those after the last are the tail.
 
     Empty spans are dropped: a tensor of no elements has no bytes. Raises `MalformedError` (rule `overlap` or
     `out-of-bounds`) when two spans share bytes or one leaves the file.
@@ -107,7 +111,7 @@ def cover(size: int, known: Sequence[Span], *, gap: SpanKind = SpanKind.HEADER) 
                 rule="overlap", offset=span.start, wanted=f"at least {position}", got=span.start,
             )  # fmt: skip
         if span.start > position:
-            kind = gap if not spans else SpanKind.PADDING
+            kind = between if spans else gap
             spans.append(Span(position, span.start, kind))
         spans.append(span)
         position = span.end

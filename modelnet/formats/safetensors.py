@@ -62,7 +62,9 @@ def read_layout(source: ByteSource) -> Layout:
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
         if span.start != position:
             rule = "overlap" if span.start < position else "hole"
-            raise refusal(f"tensor {span.name!r} is not adjacent to the one before it", rule, span.start, wanted=position)
+            raise refusal(
+                f"tensor {span.name!r} is not adjacent to the one before it", rule, span.start, wanted=position
+            )
         if span.end > source.size:
             raise refusal(f"tensor {span.name!r} ends after the file", "truncated", span.start, got=source.size)
         # A tensor without elements has no bytes, so no span.
@@ -147,7 +149,10 @@ class _Header:
                 self._refuse(f"tensor {name!r} is larger than any file", "size-mismatch")
         if begin > stop or bits != 8 * (stop - begin):
             self._refuse(
-                f"tensor {name!r} is not as large as its shape", "size-mismatch", wanted=f"{bits} bits", got=stop - begin
+                f"tensor {name!r} is not as large as its shape",
+                "size-mismatch",
+                wanted=f"{bits} bits",
+                got=stop - begin,
             )
         self.position = end
         self._skip_space()
