@@ -1,1 +1,81 @@
-"""Publish AI models once, pull them from anyone, load only what the author signed."""
+"""Publish AI models once, pull them from anyone, load only what the author signed.
+
+    import modelnet
+
+    modelnet.init(alias="acme")
+    made = modelnet.publish("./tiny-llama", name="tiny-llama", version="1.2.0")
+    got = modelnet.pull(made.locator, peers=["http://10.0.0.5:8710"])
+    modelnet.verify(got.path)
+
+Importing this costs a few milliseconds; what a function needs is loaded when it is called first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from modelnet.errors import (
+    IntegrityError,
+    MalformedError,
+    ModelnetError,
+    TrustError,
+    UnavailableError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from modelnet.identities import Identity, init
+    from modelnet.publisher import Publication, publish
+    from modelnet.puller import Pulled, pull
+    from modelnet.upkeep import fsck, gc, remove
+    from modelnet.verifier import Verified, verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Identity",
+    "IntegrityError",
+    "MalformedError",
+    "ModelnetError",
+    "Publication",
+    "Pulled",
+    "TrustError",
+    "UnavailableError",
+    "UsageError",
+    "Verified",
+    "__version__",
+    "fsck",
+    "gc",
+    "init",
+    "publish",
+    "pull",
+    "remove",
+    "verify",
+]
+
+_HOME = {
+    "Identity": "identities",
+    "init": "identities",
+    "Publication": "publisher",
+    "publish": "publisher",
+    "Pulled": "puller",
+    "pull": "puller",
+    "fsck": "upkeep",
+    "gc": "upkeep",
+    "remove": "upkeep",
+    "Verified": "verifier",
+    "verify": "verifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'modelnet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"modelnet.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

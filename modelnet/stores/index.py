@@ -82,7 +82,8 @@ class Location:
 class ReleaseRow:
     """A release as the index has it; only the envelope means anything, the rest finds it.
 
-    `layout` is `store` (a folder of ours), `folder` (somebody's folder, all of it) or `file` (one file of a folder).
+    `layout` says whose files they are: `folder` or `file` (the publisher's own, published in place), `store` (pulled
+    into our folder), `placed` (pulled to where the user said), `part` (pulled, not all files).
     """
 
     pid: str
@@ -256,6 +257,16 @@ class Index:
                     "UPDATE file SET size = ?, mtime_ns = ? WHERE id = ?", (status.size, status.mtime_ns, row[0])
                 )
             return int(row[0])
+
+    def move_files(self, moves: Iterable[tuple[str, str]]) -> None:
+        """Record that files were renamed, from → to."""
+        with self.transaction() as connection:
+            for before, after in moves:
+                if before != after:
+                    connection.execute("DELETE FROM file WHERE path = ?", (os.fsencode(after),))
+                    connection.execute(
+                        "UPDATE file SET path = ? WHERE path = ?", (os.fsencode(after), os.fsencode(before))
+                    )
 
     def add_chunks(self, file: int, chunks: Iterable[tuple[bytes, int, int]]) -> None:
         """Record (digest, offset, size) references into `file`."""

@@ -1,0 +1,138 @@
+"""Hash a file on disk against its signed chunk list, on all cores.
+
+Reads go through small reused buffers, so a chunk is hashed while it is still in the processor's cache, and a file that
+shrinks meanwhile is an answer, not a crash (a memory map would be killed by it).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
+from modelnet.core.filetree import FileTree
+from modelnet.errors import IntegrityError, UnavailableError
+
+__all__ = ["check_chunks", "data_chunks", "open_file", "verify_file"]
+
+GROUP = 1024 * 1024  # bytes read by one call; at least one chunk
+TASK = 64 * 1024 * 1024  # bytes of one task for a thread
+
+Advance = Callable[[int], None]
+
+
+class _Buffers(threading.local):
+    """One read buffer for each thread."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(GROUP))
+
+
+_BUFFERS = _Buffers()
+
+
+def open_file(path: Path) -> int:
+    """Open a regular file for reading, not following a link; raises `OSError`."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_chunks(
+    handle: int, tree: FileTree, indexes: Sequence[int], pool: ThreadPoolExecutor, advance: Advance = lambda _: None
+) -> list[int]:
+    """Return those of `indexes` (sorted) whose chunk in the open file is right."""
+    tasks: list[list[int]] = []
+    size = TASK
+    for index in indexes:
+        if size >= TASK:
+            tasks.append([])
+            size = 0
+        tasks[-1].append(index)
+        size += tree.size_of(index)
+    if len(tasks) <= 1:
+        return _check(handle, tree, indexes, advance)
+    return [index for right in pool.map(lambda task: _check(handle, tree, task, advance), tasks) for index in right]
+
+
+def _check(handle: int, tree: FileTree, indexes: Sequence[int], advance: Advance) -> list[int]:
+    view = _BUFFERS.view
+    right: list[int] = []
+    position = 0
+    while position < len(indexes):
+        start = tree.offsets[indexes[position]]
+        total = count = 0
+        while position + count < len(indexes):
+            index = indexes[position + count]
+            size = tree.size_of(index)
+            if tree.offsets[index] != start + total or (total + size > GROUP and count):
+                break
+            total += size
+            count += 1
+        read = os.preadv(handle, [view[:total]], start)
+        offset = 0
+        for index in indexes[position : position + count]:
+            size = tree.size_of(index)
+            if offset + size <= read and blake3_digest(view[offset : offset + size]) == tree.digest_of(index):
+                right.append(index)
+            offset += size
+        advance(total)
+        position += count
+    return right
+
+
+def verify_file(
+    path: Path, tree: FileTree, pool: ThreadPoolExecutor, advance: Advance = lambda _: None, *, shown: str | None = None
+) -> None:
+    """Raise unless the file at `path` is byte for byte what was signed.
+
+    `IntegrityError` says the first wrong offset, what was wanted and found; `UnavailableError` that it cannot be read.
+    """
+    name = shown or str(path)
+    try:
+        handle = open_file(path)
+    except OSError as error:
+        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=name) from error
+    try:
+        size = os.fstat(handle).st_size
+        right = check_chunks(handle, tree, range(len(tree)), pool, advance)
+        if len(right) != len(tree):
+            wrong = next(index for index, found in enumerate([*right, -1]) if index != found)
+            _refuse(handle, tree, wrong, name)
+        if size != tree.entry.size:
+            raise IntegrityError(
+                "the file has bytes that were not signed", rule="size", path=name,
+                offset=tree.entry.size, wanted=f"{tree.entry.size} bytes", got=f"{size} bytes",
+            )  # fmt: skip
+    except OSError as error:
+        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=name) from error
+    finally:
+        os.close(handle)
+
+
+def _refuse(handle: int, tree: FileTree, index: int, name: str) -> None:
+    content = os.pread(handle, tree.size_of(index), tree.offsets[index])
+    raise IntegrityError(
+        "the file differs from what was signed", rule="hash", path=name, offset=tree.offsets[index],
+        wanted=Cid(RAW, BLAKE3, tree.digest_of(index)), got=Cid(RAW, BLAKE3, blake3_digest(content)),
+    )  # fmt: skip
+
+
+def data_chunks(handle: int, tree: FileTree) -> Iterable[int]:
+    """Return the chunks of a sparse file that may hold data; holes are skipped where the system can tell them."""
+    if not hasattr(os, "SEEK_DATA"):
+        return range(len(tree))
+    end = os.fstat(handle).st_size
+    found: list[int] = []
+    position = 0
+    while position < end:
+        try:
+            begin = os.lseek(handle, position, os.SEEK_DATA)
+            position = os.lseek(handle, begin, os.SEEK_HOLE)
+        except OSError:
+            break  # ENXIO: no data after `position`
+        first = max(tree.index_at(begin), found[-1] + 1 if found else 0)
+        last = tree.index_at(min(position, tree.entry.size) - 1) if begin < tree.entry.size else -1
+        found.extend(range(first, last + 1))
+    return found

@@ -1,0 +1,309 @@
+"""The driver of a transfer: threads, sockets and the clock around the sans-IO plan in `modelnet.core.transfer`.
+
+Each source has a few threads; each asks the plan for a lease, streams it, and hands verified chunks to the partial
+files. One watcher breaks off what the plan says is too slow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from modelnet.core.cid import Cid
+from modelnet.core.transfer import SLOTS_MOST, Lease, State, Transfer
+from modelnet.core.unixfs import MAX_BLOCK
+from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError
+from modelnet.partial import Partial
+from modelnet.progress import Progress
+from modelnet.stores.http import Connection, HttpSource, NotHereError
+
+__all__ = ["Fetcher", "SourceReport"]
+
+THREADS_MOST = 24  # 4 MiB of buffer each: below 100 MiB however many sources there are
+WATCH_S = 0.25
+IDLE_S = 0.02
+REQUEST_S = 30.0  # for one block of at most 2 MiB, or a log of at most 16 MiB
+BLOCK_THREADS = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """What one source gave: verified bytes, its state (`ok`, `slow`, `gone`, `lied`) and why."""
+
+    source: str
+    bytes: int
+    state: str
+    reason: str = ""
+
+
+class _Watcher:
+    """One thread that aborts connections whose `overdue` function gives a reason."""
+
+    def __init__(self) -> None:
+        self._watched: dict[Connection, Callable[[float], str | None]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="modelnet-watcher", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def watch(self, connection: Connection, overdue: Callable[[float], str | None]) -> Iterator[None]:
+        """Abort `connection` as soon as `overdue(now)` gives a reason, until the block ends."""
+        with self._lock:
+            self._watched[connection] = overdue
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._watched[connection]
+
+    def _run(self) -> None:
+        while not self._stop.wait(WATCH_S):
+            now = time.monotonic()
+            with self._lock:
+                for connection, overdue in self._watched.items():
+                    if overdue(now):
+                        connection.abort()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+        self._thread.join()
+
+
+class Fetcher:
+    """Everything that one pull asks of its sources. A source that lied is never asked again."""
+
+    def __init__(self, sources: Sequence[HttpSource], progress: Progress) -> None:
+        """Ask `sources`; tell `progress`."""
+        self.sources = sources
+        self.progress = progress
+        self.reports: dict[str, SourceReport] = {
+            source.url: SourceReport(source.url, 0, State.OK.value) for source in sources
+        }
+        self._watcher = _Watcher()
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._connections: list[Connection] = []
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._watcher.close()
+        for connection in self._connections:
+            connection.close()
+
+    def usable(self) -> list[HttpSource]:
+        """Return the sources that have not lied."""
+        return [source for source in self.sources if self.reports[source.url].state != State.LIED.value]
+
+    def _accuse(self, source: str, error: ModelnetError) -> None:
+        with self._lock:
+            known = self.reports[source].state == State.LIED.value
+            self.reports[source] = SourceReport(source, self.reports[source].bytes, State.LIED.value, str(error))
+        if not known:
+            self.progress.note(f"{source} sent wrong data and is not asked again: {error}")
+
+    def _connection(self, source: HttpSource) -> Connection:
+        """Return this thread's connection to `source`."""
+        mine: dict[str, Connection] = self._local.__dict__.setdefault("connections", {})
+        if source.url not in mine:
+            mine[source.url] = source.connect()
+            with self._lock:
+                self._connections.append(mine[source.url])
+        return mine[source.url]
+
+    def each(self, ask: Callable[[Connection], T]) -> Iterator[T]:
+        """Yield what each source answers to `ask`; those that lie are accused, those that fail passed over."""
+        for source in self.usable():
+            connection = self._connection(source)
+            deadline = time.monotonic() + REQUEST_S
+
+            def overdue(now: float, deadline: float = deadline) -> str | None:
+                return "slow" if now > deadline else None
+
+            try:
+                with self._watcher.watch(connection, overdue):
+                    answer = ask(connection)
+            except (IntegrityError, MalformedError, TrustError) as error:
+                error.source = error.source or source.url
+                self._accuse(source.url, error)
+                continue
+            except UnavailableError as error:
+                if not isinstance(error, NotHereError):
+                    with self._lock:
+                        self.reports[source.url] = SourceReport(source.url, 0, State.GONE.value, error.message)
+                continue
+            with self._lock:
+                if self.reports[source.url].state == State.GONE.value:
+                    self.reports[source.url] = SourceReport(source.url, 0, State.OK.value)
+            yield answer
+
+    def block(self, cid: Cid, what: str, limit: int = MAX_BLOCK) -> bytes:
+        """Return a verified block from the first source that has it; raise `UnavailableError` when none does."""
+        for content in self.each(lambda connection: connection.block(cid, limit)):
+            return content
+        raise self.unavailable(f"{what} is not to be had", wanted=cid)
+
+    def blocks(self, cids: Collection[Cid], what: str) -> dict[Cid, bytes]:
+        """Return several verified blocks, fetched side by side."""
+        with ThreadPoolExecutor(min(BLOCK_THREADS, max(len(cids), 1))) as pool:
+            return dict(zip(cids, pool.map(lambda cid: self.block(cid, what), cids), strict=True))
+
+    def unavailable(self, message: str, wanted: object = None) -> UnavailableError:
+        """Return the error that says what became of each source."""
+        states = [
+            f"{report.source}: {report.state}{', ' + report.reason if report.reason else ''}"
+            for report in self.reports.values()
+        ]
+        return UnavailableError(
+            message, rule="sources", wanted=wanted, got="; ".join(states) or "no source",
+            hint="give another source with --peer URL; what has arrived is kept",
+        )  # fmt: skip
+
+    def chunks(self, transfer: Transfer, partial: Partial, copies: dict[bytes, list[tuple[int, int]]]) -> None:
+        """Run `transfer` until all is on disk; `copies` gives further places (file, chunk) of some digests.
+
+        Raises `UnavailableError` when no source is left, or when the disk refuses.
+        """
+        run = _Run(self, transfer, partial, copies)
+        try:
+            run.start()
+            run.wait()
+        finally:
+            run.stop()
+            for name, source in transfer.sources.items():
+                self.reports[name] = SourceReport(name, source.bytes, source.state.value, source.reason)
+        if not transfer.done:
+            raise self.unavailable("some chunks are not to be had", wanted=f"{transfer.left} more bytes")
+
+
+class _Run:
+    """The threads of one transfer."""
+
+    def __init__(
+        self, fetcher: Fetcher, transfer: Transfer, partial: Partial, copies: dict[bytes, list[tuple[int, int]]]
+    ) -> None:
+        self.fetcher = fetcher
+        self.transfer = transfer
+        self.partial = partial
+        self.copies = copies
+        self.lock = threading.Condition()
+        self.failure: BaseException | None = None
+        self.stopping = False
+        self.threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        sources = self.fetcher.usable()
+        slots = max(1, min(SLOTS_MOST, THREADS_MOST // max(len(sources), 1)))
+        for source in sources:
+            self.transfer.add_source(source.url)
+        for _ in range(slots):
+            for source in sources:
+                thread = threading.Thread(target=self._work, args=(source,), daemon=True)
+                self.threads.append(thread)
+                thread.start()
+
+    def wait(self) -> None:
+        """Return when all is there, nobody is left, or something failed; then raise that."""
+        while True:
+            with self.lock:
+                if self.transfer.done or self.transfer.hopeless or self.failure is not None:
+                    break
+                self.lock.wait(WATCH_S)
+            self.partial.flush_if_due()
+        if self.failure is not None:
+            raise self.failure
+
+    def stop(self) -> None:
+        with self.lock:
+            self.stopping = True
+            self.lock.notify_all()
+        for connection in self.fetcher._connections:  # noqa: SLF001  (one driver in two classes)
+            connection.abort()
+        for thread in self.threads:
+            thread.join()
+
+    def _work(self, source: HttpSource) -> None:
+        connection = self.fetcher._connection(source)  # noqa: SLF001  (one driver in two classes)
+        try:
+            while (lease := self._next(source.url)) is not None:
+                self._fetch(connection, lease)
+        except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
+            with self.lock:
+                self.failure = self.failure or error
+                self.lock.notify_all()
+
+    def _next(self, name: str) -> Lease | None:
+        """Return the next lease of `name`, waiting for one; None when the transfer is over."""
+        with self.lock:
+            while not (self.stopping or self.transfer.done or self.failure or not self.transfer.sources[name].usable):
+                if (lease := self.transfer.lease(name, time.monotonic())) is not None:
+                    return lease
+                self.lock.wait(IDLE_S)
+        return None
+
+    def _fetch(self, connection: Connection, lease: Lease) -> None:
+        reason: list[str] = []
+
+        def overdue(now: float) -> str | None:
+            with self.lock:
+                verdict = "the pull ended" if self.stopping else self.transfer.verdict(lease, now)
+            if verdict:
+                reason.append(verdict)
+            return verdict
+
+        def tick(count: int) -> None:
+            with self.lock:
+                self.transfer.received(lease, count, time.monotonic())
+
+        tree = self.transfer.trees[lease.run.file]
+        try:
+            with self.fetcher._watcher.watch(connection, overdue):  # noqa: SLF001  (one driver in two classes)
+                connection.run(tree, lease.run.first, lease.run.last, lambda chunks: self._deliver(lease, chunks), tick)
+        except (IntegrityError, MalformedError) as error:
+            error.source = error.source or lease.source
+            error.path = error.path or tree.entry.path
+            with self.lock:
+                self.transfer.lied(lease, str(error))
+                self.lock.notify_all()
+            self.fetcher._accuse(lease.source, error)  # noqa: SLF001  (one driver in two classes)
+        except NotHereError:
+            with self.lock:
+                self.transfer.missing(lease, time.monotonic())
+        except UnavailableError as error:
+            if error.rule == "disk":
+                raise
+            with self.lock:
+                if reason and reason[0] == "others were faster":
+                    self.transfer.finished(lease, time.monotonic())
+                else:
+                    self.transfer.failed(lease, reason[0] if reason else error.message, time.monotonic())
+                self.lock.notify_all()
+        else:
+            with self.lock:
+                self.transfer.finished(lease, time.monotonic())
+                self.lock.notify_all()
+
+    def _deliver(self, lease: Lease, chunks: Sequence[tuple[int, memoryview]]) -> None:
+        """Write verified chunks that are still missing, at every place that they belong to."""
+        file = lease.run.file
+        with self.lock:
+            fresh = [chunk for chunk in chunks if self.transfer.wants(file, chunk[0])]
+        if not fresh:
+            return
+        self.partial.write(file, fresh)
+        for index, view in fresh:
+            for other, place in self.copies.get(self.transfer.trees[file].digest_of(index), ()):
+                self.partial.write(other, [(place, view)])
+        with self.lock:
+            # Counted after the write: a chunk that is no longer wanted is on disk.
+            for index, _ in fresh:
+                self.transfer.verified(lease, index)
+        self.fetcher.progress.advance(lease.source, sum(len(view) for _, view in fresh))

@@ -1,0 +1,446 @@
+"""Main path 2: a reference → a verified release on disk, from any number of sources that nobody trusts.
+
+    resolve (signed) → manifest (by its hash) → DAG nodes (by their hashes) → plan → reuse → fetch → rename → index
+
+Commit points: the rename of the folder (the files are all there), then one transaction of the index (the release can be
+found). Before the rename a crash leaves a partial that is surveyed by the next pull; between the two, the next pull
+finds the files where they belong.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelnet.checking import check_chunks, open_file
+from modelnet.core.cid import RAW, Cid
+from modelnet.core.filetree import FileTree, inner_nodes, parse_file_node
+from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
+from modelnet.core.names import Reference, parse_reference
+from modelnet.core.release import Release
+from modelnet.core.transfer import Transfer
+from modelnet.core.tree import build_tree, file_child
+from modelnet.core.unixfs import Child, Node
+from modelnet.errors import IntegrityError, UnavailableError, UsageError
+from modelnet.fetching import Fetcher, SourceReport
+from modelnet.gate import admit, check_pin, choose, open_manifest, resolve_publisher
+from modelnet.hashing import CORES
+from modelnet.partial import Partial, disk_errors
+from modelnet.progress import SILENT, Progress
+from modelnet.resolve import Resolved, resolve_from
+from modelnet.stores.home import Home
+from modelnet.stores.http import HttpSource
+from modelnet.stores.index import FileStat, ReleaseRow
+from modelnet.stores.local import ChunkReader, LocalStore, open_store
+
+__all__ = ["Knowledge", "Plan", "Pulled", "pull"]
+
+SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
+SPARE = 16 * 1024 * 1024  # bytes left free on the disk beside the model
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How much is known about revocations: `until` (unix seconds) is None while no log head was ever seen."""
+
+    state: str = "unknown"
+    until: float | None = None
+    age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the bytes of a pull come from."""
+
+    total: int
+    present: int
+    reused: int
+    fetched: int
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What `pull` did; `path` is the folder that holds the files."""
+
+    release: Release
+    manifest: Manifest
+    files: tuple[FileEntry, ...]
+    path: Path
+    plan: Plan
+    sources: tuple[SourceReport, ...] = ()
+    knowledge: Knowledge = field(default_factory=Knowledge)
+
+
+def pull(
+    reference: str,
+    *,
+    peers: Sequence[str] = (),
+    to: str | os.PathLike[str] | None = None,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+    home: str | os.PathLike[str] | Home | None = None,
+    progress: Progress = SILENT,
+) -> Pulled:
+    """Bring a release to this machine, every byte checked under its publisher's signature before it is written.
+
+    `reference` is a locator or `publisher/name[@version]`. `peers` are addresses of nodes or trustless gateways; the
+    chunks of one file come from all of them at once. Files go to `to`, else into the store. `only` keeps files that
+    match one of its globs. Chunks that are in any file known here are reused. `dry_run` stops after the plan.
+
+    Raises `UsageError`, `TrustError` (not signed by that publisher), `IntegrityError` (the sources disagree with what
+    was signed), `UnavailableError` (nobody has it now, or the disk refuses; what has arrived is kept).
+    """
+    wanted = parse_reference(reference)
+    store = open_store(home)
+    pid = resolve_publisher(store, wanted.publisher)
+    fetcher = Fetcher([HttpSource.parse(peer) for peer in dict.fromkeys(peers)], progress)
+    try:
+        return _Pull(store, fetcher, progress).run(pid, wanted, to=to, only=only, dry_run=dry_run)
+    finally:
+        fetcher.close()
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a pull has to do, by file and chunk."""
+
+    trees: list[FileTree]
+    fetch: list[list[int]]
+    reuse: list[list[int]]
+    copies: dict[bytes, list[tuple[int, int]]]
+    plan: Plan
+
+
+class _Pull:
+    def __init__(self, store: LocalStore, fetcher: Fetcher, progress: Progress) -> None:
+        self.store = store
+        self.fetcher = fetcher
+        self.progress = progress
+
+    def run(
+        self, pid: str, wanted: Reference, *, to: str | os.PathLike[str] | None, only: Sequence[str], dry_run: bool
+    ) -> Pulled:
+        release, known = self._resolve(pid, wanted)
+        manifest = self._manifest(release)
+        entries = _select(manifest, only)
+        whole = len(entries) == len(manifest.files)
+        destination, ours = self._destination(release, to)
+        trees = self._trees(manifest, entries, whole=whole)
+        partial = Partial(self._partial_root(release, destination), trees, self.store.index)
+        with ThreadPoolExecutor(CORES) as pool:
+            if self._intact(trees, destination, pool):
+                self._record(release, known, manifest, destination)
+                size = sum(tree.entry.size for tree in trees)
+                plan = Plan(size, size, 0, 0)
+                return Pulled(release, manifest, tuple(entries), destination, plan, self._reports())
+            if not ours:
+                _check_empty(destination)
+            if dry_run:
+                work = self._plan(release, partial, destination, pool)
+                return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
+            self.store.index.begin_partial(release.manifest, partial.root)
+            partial.open()
+            try:
+                work = self._plan(release, partial, destination, pool)
+                self._announce(work.plan)
+                _check_space(partial.root, work.plan)
+                self._reuse(work, partial)
+                self._fetch(work, partial)
+                partial.flush()
+                moves = partial.finish(destination)
+                self._record(release, known, manifest, destination, moves)
+            finally:
+                partial.close()
+        partial.discard()
+        self.store.index.end_partial(release.manifest)
+        return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
+
+    def _reports(self) -> tuple[SourceReport, ...]:
+        return tuple(self.fetcher.reports.values())
+
+    def _resolve(self, pid: str, wanted: Reference) -> tuple[Release, Resolved | None]:
+        """Return the signed release that `wanted` means: from this store if it is pinned here, else from the peers."""
+        here = choose(self.store, self.store.index.releases(pid, wanted.name), wanted)
+        pinned = wanted.manifest_sha256 is not None or (here is not None and here.version == wanted.version)
+        if here is not None and (pinned or not self.fetcher.sources):
+            release = admit(self.store, here)
+            check_pin(release, wanted)
+            return release, None
+        if not self.fetcher.sources:
+            raise UnavailableError(
+                f"{wanted} is not in this store and there is nobody to ask", rule="sources",
+                hint="give a node that has it with --peer http://HOST:PORT",
+            )  # fmt: skip
+        resolved = resolve_from(self.fetcher, pid, wanted)
+        return resolved.release, resolved
+
+    def _manifest(self, release: Release) -> Manifest:
+        block = self.store.block(release.manifest)
+        if block is None:
+            block = self.fetcher.block(release.manifest, "the manifest", MAX_MANIFEST)
+            manifest = release.open(block)
+            self.store.index.add_blocks([(release.manifest, block)])
+            return manifest
+        return release.open(block)
+
+    def _destination(self, release: Release, to: str | os.PathLike[str] | None) -> tuple[Path, bool]:
+        """Return where the files belong, and whether what lies there now is ours to mend."""
+        rows = self.store.index.releases(release.pid, release.name)
+        row = next((row for row in rows if row.version == release.version and row.manifest == release.manifest), None)
+        if to is not None:
+            destination = Path(os.path.abspath(Path(to).expanduser()))  # noqa: PTH100  (links in it are the user's)
+            return destination, row is not None and row.path == destination and row.layout not in SOURCES
+        if row is not None and row.layout not in SOURCES:
+            return row.path, True
+        if row is not None and all(
+            (row.path / file.path).exists() for file in open_manifest(self.store, release).files
+        ):
+            return row.path, False  # the publisher's own folder: used while it is whole, never written to
+        return self.store.home.release(release.pid, release.name, release.version), True
+
+    def _partial_root(self, release: Release, destination: Path) -> Path:
+        """Return the folder to write into: in the store, or beside the destination so that one rename ends the pull."""
+        if destination.is_relative_to(self.store.home.models):
+            return self.store.home.partial(release.manifest)
+        return destination.with_name(f".{destination.name}.{release.manifest.digest.hex()[:16]}.modelnet")
+
+    def _trees(self, manifest: Manifest, entries: Sequence[FileEntry], *, whole: bool) -> list[FileTree]:
+        """Return the chunk list of each file, fetching the DAG nodes that are not here, level by level."""
+        nodes: dict[Cid, Node] = {}
+        lengths: dict[Cid, int] = {}
+        paths = {entry.cid: entry.path for entry in entries}
+        level = list(dict.fromkeys(entry.cid for entry in entries if entry.cid.codec != RAW))
+        while level:
+            blocks = {cid: block for cid in level if (block := self.store.block(cid)) is not None}
+            if absent := [cid for cid in level if cid not in blocks]:
+                fetched = self.fetcher.blocks(absent, "a DAG node")
+                self.store.index.add_blocks(fetched.items())
+                blocks |= fetched
+            following: dict[Cid, None] = {}
+            for cid in level:
+                nodes[cid] = parse_file_node(cid, blocks[cid], paths.get(cid, "a file of the release"))
+                lengths[cid] = len(blocks[cid])
+                for inner in inner_nodes(nodes[cid]):
+                    paths.setdefault(inner, paths[cid])
+                    if inner not in nodes:
+                        following[inner] = None
+            level = list(following)
+        if whole:
+            self._check_tree(manifest, {cid: (node, lengths[cid]) for cid, node in nodes.items()})
+        return [FileTree(entry, nodes) for entry in entries]
+
+    def _check_tree(self, manifest: Manifest, nodes: dict[Cid, tuple[Node, int]]) -> None:
+        """Raise unless the tree of the manifest holds exactly its files; keep the directory nodes for others."""
+        blocks: list[tuple[Cid, bytes]] = []
+        children: list[tuple[str, Child]] = [
+            (entry.path, file_child(entry.cid, entry.size, nodes)) for entry in manifest.files
+        ]
+        tree = build_tree(children, lambda cid, block: blocks.append((cid, block)))
+        if tree.cid != manifest.tree:
+            raise IntegrityError(
+                "the manifest's tree holds other files than it lists", rule="tree", wanted=manifest.tree, got=tree.cid
+            )
+        self.store.index.add_blocks(blocks)
+
+    def _intact(self, trees: Sequence[FileTree], folder: Path, pool: ThreadPoolExecutor) -> bool:
+        """Tell whether the files of `trees` lie whole in `folder`."""
+        if not all((folder / tree.entry.path).is_file() for tree in trees):
+            return False
+        self.progress.begin("verifying", sum(tree.entry.size for tree in trees))
+        try:
+            return all(_whole(folder / tree.entry.path, tree, pool, self.progress) for tree in trees)
+        finally:
+            self.progress.end()
+
+    def _plan(self, release: Release, partial: Partial, folder: Path, pool: ThreadPoolExecutor) -> _Work:
+        """Find out what is on disk, what other files hold, and what must be fetched."""
+        trees = list(partial.trees)
+        present = [set(partial.survey(file, pool)) for file in range(len(trees))]
+        self._adopt(trees, present, folder, pool)
+        places: dict[bytes, tuple[int, int]] = {}
+        copies: dict[bytes, list[tuple[int, int]]] = {}
+        for file, tree in enumerate(trees):
+            for index in range(len(tree)):
+                if index in present[file]:
+                    continue
+                digest = tree.digest_of(index)
+                if digest in places:
+                    copies.setdefault(digest, []).append((file, index))
+                else:
+                    places[digest] = (file, index)
+        known = self.store.index.known(list(places))
+        fetch: list[list[int]] = [[] for _ in trees]
+        reuse: list[list[int]] = [[] for _ in trees]
+        for digest, (file, index) in places.items():
+            (reuse if digest in known else fetch)[file].append(index)
+        total = sum(tree.entry.size for tree in trees)
+        here = sum(trees[file].size_of(index) for file, chunks in enumerate(present) for index in chunks)
+        missing = sum(trees[file].size_of(index) for file, chunks in enumerate(fetch) for index in chunks)
+        earlier = [row.version for row in self.store.index.releases(release.pid, release.name)]
+        previous = next((version for version in reversed(earlier) if version != release.version), None)
+        return _Work(trees, fetch, reuse, copies, Plan(total, here, total - here - missing, missing, previous))
+
+    def _adopt(
+        self, trees: Sequence[FileTree], present: Sequence[set[int]], folder: Path, pool: ThreadPoolExecutor
+    ) -> None:
+        """Index what lies at the destination already: a pull that stopped after its rename, or one of fewer files."""
+        for file, tree in enumerate(trees):
+            if len(present[file]) == len(tree):
+                continue
+            path = folder / tree.entry.path
+            try:
+                handle = open_file(path)
+            except OSError:
+                continue
+            try:
+                status = os.fstat(handle)
+                right = check_chunks(handle, tree, range(len(tree)), pool)
+            except OSError:
+                continue
+            finally:
+                os.close(handle)
+            row = self.store.index.set_file(str(path), FileStat.of(status), fresh=True)
+            self.store.index.add_chunks(
+                row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in right)
+            )
+
+    def _announce(self, plan: Plan) -> None:
+        change = f"{plan.previous} → this version: " if plan.previous and plan.reused else ""
+        kept = f", {megabytes(plan.present)} already here" if plan.present else ""
+        self.progress.note(f"{change}{megabytes(plan.fetched)} of {megabytes(plan.total)} to fetch{kept}")
+
+    def _reuse(self, work: _Work, partial: Partial) -> None:
+        """Copy chunks from files that are here; one that turns out to be damaged is fetched after all."""
+        total = sum(work.trees[file].size_of(index) for file, chunks in enumerate(work.reuse) for index in chunks)
+        if total:
+            self.progress.begin("reusing", total)
+        lost = 0
+        with ChunkReader(self.store) as reader:
+            for file, chunks in enumerate(work.reuse):
+                tree = work.trees[file]
+                for index in chunks:
+                    content = reader.read(tree.digest_of(index), tree.size_of(index))
+                    if content is None:
+                        work.fetch[file].append(index)
+                        lost += tree.size_of(index) * (1 + len(work.copies.get(tree.digest_of(index), ())))
+                        continue
+                    partial.write(file, [(index, memoryview(content))])
+                    for other, place in work.copies.get(tree.digest_of(index), ()):
+                        partial.write(other, [(place, memoryview(content))])
+                    self.progress.advance("this machine", len(content))
+                work.fetch[file].sort()
+                partial.flush_if_due()
+        if total:
+            self.progress.end()
+        if lost:
+            plan = work.plan
+            work.plan = Plan(plan.total, plan.present, plan.reused - lost, plan.fetched + lost, plan.previous)
+            self.progress.note(f"files that held {megabytes(lost)} have changed; that is fetched instead")
+
+    def _fetch(self, work: _Work, partial: Partial) -> None:
+        for file, tree in enumerate(work.trees):
+            if tree.entry.size == 0:
+                partial.touch(file)
+        # An empty file has one chunk of no bytes: it is there as soon as the file is.
+        missing = [
+            [index for index in chunks if work.trees[file].size_of(index)] for file, chunks in enumerate(work.fetch)
+        ]
+        transfer = Transfer(work.trees, missing)
+        if transfer.done:
+            return
+        self.progress.begin("fetching", transfer.left)
+        try:
+            self.fetcher.chunks(transfer, partial, work.copies)
+        finally:
+            self.progress.end()
+
+    def _record(
+        self,
+        release: Release,
+        resolved: Resolved | None,
+        manifest: Manifest,
+        destination: Path,
+        moves: Sequence[tuple[Path, Path]] = (),
+    ) -> None:
+        """Point the index at the release: before this a crash leaves files that the next pull finds, after it all do."""
+        rows = self.store.index.releases(release.pid, release.name)
+        row = next((row for row in rows if row.version == release.version), None)
+        if row is not None and row.path == destination and row.layout != "part" and not moves:
+            return
+        whole = all((destination / entry.path).is_file() for entry in manifest.files)
+        layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
+        with self.store.index.transaction():
+            self.store.index.move_files((str(before), str(after)) for before, after in moves)
+            if resolved is not None:
+                self.store.index.add_publisher(release.pid, resolved.genesis.envelope.encoded)
+            self.store.index.add_release(
+                ReleaseRow(
+                    release.pid, release.name, release.version, release.manifest, release.envelope.encoded,
+                    destination, layout if whole else "part", time.time(),
+                )
+            )  # fmt: skip
+
+
+def _check_empty(destination: Path) -> None:
+    with disk_errors(destination):
+        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+            raise UsageError(
+                "the folder is not empty", rule="destination", path=str(destination),
+                hint="choose a new folder with --to; modelnet never overwrites files that it did not put there",
+            )  # fmt: skip
+
+
+def _select(manifest: Manifest, only: Sequence[str]) -> list[FileEntry]:
+    entries = [
+        entry for entry in manifest.files if not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only)
+    ]
+    if not entries:
+        raise UsageError(
+            "no file of the release matches", rule="only", got=", ".join(only),
+            hint="its files: " + ", ".join(entry.path for entry in manifest.files[:8]),
+        )  # fmt: skip
+    return entries
+
+
+def _whole(path: Path, tree: FileTree, pool: ThreadPoolExecutor, progress: Progress) -> bool:
+    try:
+        handle = open_file(path)
+    except OSError:
+        return False
+    try:
+        if os.fstat(handle).st_size != tree.entry.size:
+            return False
+        right = check_chunks(handle, tree, range(len(tree)), pool, lambda count: progress.advance("disk", count))
+        return len(right) == len(tree)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _check_space(root: Path, plan: Plan) -> None:
+    needed = plan.fetched + plan.reused
+    try:
+        free = shutil.disk_usage(root).free
+    except OSError:
+        return
+    if needed and needed + SPARE > free:
+        raise UnavailableError(
+            "the disk is too full for this model", rule="disk", path=str(root),
+            wanted=f"{megabytes(needed + SPARE)} free", got=megabytes(free), hint="free some space or choose --to",
+        )  # fmt: skip
+
+
+def megabytes(count: int) -> str:
+    """Return a number of bytes as people read it, in powers of ten."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

@@ -1,0 +1,336 @@
+"""A source over HTTP: any IPFS Trustless Gateway. Nothing it says is believed.
+
+    GET /ipfs/{cid}?format=raw                                     one block
+    GET /ipfs/{node}?format=car&dag-scope=entity&entity-bytes=a:b  a run of chunks, as a CAR stream
+    GET /log/{pid}/entries                                         a publisher's log, framed as C2SP entry bundles
+
+Every block is hashed in memory before anybody sees it. Every answer is bounded before it is read: blocks by the size
+that is known from the DAG, CAR streams by what was asked plus the nodes above it, logs by a constant.
+Sources: ipfs/specs trustless-gateway.md; C2SP tlog-tiles (entry bundles).
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from modelnet.core import car, varint
+from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
+from modelnet.core.filetree import FileTree
+from modelnet.core.unixfs import MAX_BLOCK
+from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
+
+__all__ = ["Connection", "HttpSource", "NotHereError"]
+
+CONNECT_S = 10.0
+READ_S = 15.0  # one read; the watcher of a transfer breaks off earlier
+BUFFER = 4 * 1024 * 1024  # bytes of a CAR stream in memory for each connection
+BATCH = 1024 * 1024  # verified bytes handed over together, so that writes are large
+MAX_LOG = 16 * 1024 * 1024
+MAX_ERROR = 4096
+FRAME_PREFIX = 64  # a varint and a CID of 36 bytes
+NODE_MOST = 72 * 1024  # 1,024 links of about 60 bytes, framed
+NODES_ABOVE = 8  # levels of a file's DAG
+
+Deliver = Callable[[Sequence[tuple[int, memoryview]]], None]
+Tick = Callable[[int], None]
+
+
+class NotHereError(UnavailableError):
+    """The source does not have the block: another one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSource:
+    """The gateway at `url` (`http://host:port` or `https://host[/base]`)."""
+
+    url: str
+    host: str
+    port: int
+    secure: bool
+    base: str
+
+    @classmethod
+    def parse(cls, url: str) -> HttpSource:
+        """Check `url`; raise `UsageError` with an example."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise UsageError(
+                f"not the address of a peer: {url!r}", rule="peer", hint="for example http://10.0.0.5:8710"
+            )
+        secure = parts.scheme == "https"
+        base = quote(parts.path.rstrip("/"), safe="/%")
+        return cls(url.rstrip("/"), parts.hostname, port or (443 if secure else 80), secure, base)
+
+    def connect(self) -> Connection:
+        """Return a connection, opened by its first request. One for each thread."""
+        return Connection(self)
+
+
+class Connection:
+    """One kept-alive connection to a source. `abort` may be called from another thread."""
+
+    def __init__(self, source: HttpSource) -> None:
+        """Talk to `source`; nothing is sent yet."""
+        self.source = source
+        self._http: http.client.HTTPConnection
+        if source.secure:
+            context = ssl.create_default_context()
+            self._http = http.client.HTTPSConnection(source.host, source.port, timeout=CONNECT_S, context=context)
+        else:
+            self._http = http.client.HTTPConnection(source.host, source.port, timeout=CONNECT_S)
+        self._buffer: memoryview | None = None
+        self._aborted = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def abort(self) -> None:
+        """Make whatever the connection waits for fail now; the next request opens a new one."""
+        self._aborted = True
+        try:
+            if (sock := self._http.sock) is not None:
+                sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+    @contextmanager
+    def _request(self, path: str, accept: str) -> Iterator[http.client.HTTPResponse]:
+        """Send a GET and yield the answer if it is a 200; the connection is kept only if it was read to its end."""
+        self._aborted = False
+        response = None
+        try:
+            response = self._send(path, accept)
+            self._check_status(response)
+            yield response
+            if not response.isclosed():
+                self._http.close()
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+            # AttributeError, ValueError: http.client's own when `abort` closed the socket between its steps.
+            self._http.close()
+            what = "it was broken off" if self._aborted else str(error) or type(error).__name__
+            raise UnavailableError(f"no answer: {what}", rule="connection", source=self.source.url) from error
+        except BaseException:
+            self._http.close()
+            raise
+
+    def _send(self, path: str, accept: str) -> http.client.HTTPResponse:
+        fresh = self._http.sock is None
+        try:
+            return self._ask(path, accept)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            if fresh or self._aborted:
+                raise
+            self._http.close()  # the peer closed a connection that had been idle: ask once more on a new one
+            return self._ask(path, accept)
+
+    def _ask(self, path: str, accept: str) -> http.client.HTTPResponse:
+        self._http.request("GET", self.source.base + path, headers={"Accept": accept, "User-Agent": "modelnet"})
+        if self._http.sock is not None:
+            self._http.sock.settimeout(READ_S)
+        return self._http.getresponse()
+
+    def _check_status(self, response: http.client.HTTPResponse) -> None:
+        if response.status == http.HTTPStatus.OK:
+            return
+        status, reason = response.status, response.reason[:80]
+        if not (response.length is not None and response.length <= MAX_ERROR):
+            self._http.close()
+        else:
+            response.read(MAX_ERROR)
+        kind = NotHereError if status in (404, 410, 412) else UnavailableError
+        raise kind(f"refused: {status} {reason}", rule=f"http-{status}", source=self.source.url)
+
+    def block(self, cid: Cid, limit: int = MAX_BLOCK) -> bytes:
+        """Return the verified block of `cid`, of at most `limit` bytes.
+
+        Raises `IntegrityError` when other bytes come, `NotHereError` when the source does not have it,
+        `UnavailableError` when it does not answer.
+        """
+        with self._request(f"/ipfs/{cid}?format=raw", "application/vnd.ipld.raw") as response:
+            content = self._read(response, limit, f"block {cid}")
+        cid.verify(content, source=self.source.url)
+        return content
+
+    def log(self, pid: str) -> list[bytes]:
+        """Return the unverified entries of a publisher's log, the genesis first."""
+        with self._request(f"/log/{pid}/entries", "application/octet-stream") as response:
+            content = self._read(response, MAX_LOG, "log")
+        entries, position = [], 0
+        while position < len(content):
+            end = position + 2 + int.from_bytes(content[position : position + 2], "big")
+            if end > len(content):
+                raise MalformedError("log entry is cut off", rule="log", offset=position, source=self.source.url)
+            entries.append(content[position + 2 : end])
+            position = end
+        return entries
+
+    def _read(self, response: http.client.HTTPResponse, limit: int, what: str) -> bytes:
+        content = response.read(limit + 1)
+        if len(content) > limit:
+            raise IntegrityError(
+                f"{what} is longer than it can be",
+                rule="too-long", wanted=f"at most {limit} bytes", got="more", source=self.source.url,
+            )  # fmt: skip
+        return content
+
+    def chunk(self, tree: FileTree, index: int, deliver: Deliver, tick: Tick) -> None:
+        """Fetch one chunk by its own CID and deliver it, verified."""
+        wanted = Cid(RAW, BLAKE3, tree.digest_of(index))
+        with self._request(f"/ipfs/{wanted}?format=raw", "application/vnd.ipld.raw") as response:
+            content = self._read(response, tree.size_of(index), "chunk")
+        tick(len(content))
+        tree.check(index, blake3_digest(content), source=self.source.url)
+        deliver([(index, memoryview(content))])
+
+    def run(self, tree: FileTree, first: int, last: int, deliver: Deliver, tick: Tick) -> None:
+        """Fetch the chunks `[first, last)` of a file as one CAR stream and deliver each once it is verified.
+
+        A chunk that the stream leaves out is simply not delivered. Raises `IntegrityError` on a wrong byte or a block
+        that was not asked for, `MalformedError` on broken framing, `UnavailableError` when the stream breaks off.
+        """
+        if last - first == 1:
+            self.chunk(tree, first, deliver, tick)
+            return
+        start = tree.offsets[first]
+        end = tree.offsets[last - 1] + tree.size_of(last - 1)
+        node = tree.covering(start, end)
+        path = (
+            f"/ipfs/{node.cid}?format=car&dag-scope=entity"
+            f"&entity-bytes={start - node.start}:{end - node.start - 1}&car-dups=n"
+        )
+        with self._request(path, "application/vnd.ipld.car; version=1; order=dfs; dups=n") as response:
+            _CarRun(self, tree, range(first, last), deliver, tick).read(response)
+
+    def buffer(self) -> memoryview:
+        """Return this connection's reused buffer."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(BUFFER))
+        return self._buffer
+
+
+class _CarRun:
+    """Reads one CAR stream of a run: frames are hashed where they arrive, and handed over without a copy."""
+
+    def __init__(self, connection: Connection, tree: FileTree, chunks: range, deliver: Deliver, tick: Tick) -> None:
+        self.url = connection.source.url
+        self.buffer = connection.buffer()
+        self.tree = tree
+        self.deliver, self.tick = deliver, tick
+        self.wanted: dict[bytes, list[int]] = {}
+        for index in chunks:
+            self.wanted.setdefault(tree.digest_of(index), []).append(index)
+        self.nodes = {span.cid for span in tree.spans}
+        chunk_bytes = sum(map(tree.size_of, chunks))
+        # Each node above the run once, each frame's prefix, and a header; a source that sends more is lying.
+        nodes = min(len(self.nodes), len(chunks) + NODES_ABOVE)
+        self.limit = car.MAX_HEADER + chunk_bytes + len(chunks) * FRAME_PREFIX + nodes * NODE_MOST
+        self.ready: list[tuple[int, memoryview]] = []
+        self.ready_bytes = 0
+        self.total = 0
+        self.header_read = False
+
+    def read(self, response: http.client.HTTPResponse) -> None:
+        """Read the stream to its end."""
+        begin = fill = 0
+        while True:
+            if fill == len(self.buffer):
+                self._flush()
+                rest = fill - begin
+                self.buffer[:rest] = self.buffer[begin:fill]
+                begin, fill = 0, rest
+            count = _read_some(response, self.buffer[fill:])
+            if count == 0:
+                break
+            fill += count
+            self.total += count
+            self.tick(count)
+            if self.total > self.limit:
+                raise self._lie("the CAR stream is longer than what was asked for", self.limit, self.total)
+            begin = self._frames(begin, fill)
+        self._flush()
+        if response.length:
+            raise UnavailableError("the stream broke off", rule="connection", source=self.url)
+        if begin != fill:
+            raise MalformedError("CAR frame is cut off", rule="car", offset=self.total, source=self.url)
+
+    def _frames(self, begin: int, fill: int) -> int:
+        """Take every whole frame in `buffer[begin:fill]`; return where the first incomplete one begins."""
+        while begin < fill:
+            try:
+                length, body = varint.decode(self.buffer[: min(fill, begin + 10)], begin)
+            except MalformedError:
+                if fill - begin < varint.MAX_VARINT_BYTES:
+                    return begin
+                raise
+            most = car.MAX_FRAME if self.header_read else car.MAX_HEADER
+            if not 0 < length <= most:
+                raise self._lie("CAR frame length", f"1 to {most}", length)
+            if body + length > fill:
+                return begin
+            if self.header_read:
+                self._frame(self.buffer[body : body + length])
+            else:
+                car.read_header(bytes(self.buffer[begin : body + length]))
+                self.header_read = True
+            begin = body + length
+        return begin
+
+    def _frame(self, frame: memoryview) -> None:
+        cid, body = Cid.read(frame[:128])
+        block = frame[body:]
+        if cid.codec != RAW:
+            if cid not in self.nodes:
+                raise self._lie("a node that was not asked for", "nodes of the file", cid)
+            cid.verify(block, source=self.url)
+            return
+        indexes = self.wanted.get(cid.digest)
+        if indexes is None or cid.code != BLAKE3:
+            raise self._lie("a block that was not asked for", f"chunks of {self.tree.entry.path}", cid)
+        digest = blake3_digest(block)
+        for index in indexes:
+            self.tree.check(index, digest, source=self.url)
+            self.ready.append((index, block))
+        self.ready_bytes += len(block)
+        if self.ready_bytes >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.ready:
+            self.deliver(self.ready)
+            self.ready = []
+            self.ready_bytes = 0
+
+    def _lie(self, message: str, wanted: object, got: object) -> ModelnetError:
+        return IntegrityError(
+            message, rule="unasked", path=self.tree.entry.path, wanted=wanted, got=got, source=self.url
+        )
+
+
+def _read_some(response: http.client.HTTPResponse, view: memoryview) -> int:
+    """Read what is there, straight into `view` where the framing allows it; 0 at the end of the body."""
+    if response.chunked or response.fp is None:
+        content = response.read1(len(view))
+        view[: len(content)] = content
+        return len(content)
+    wanted = len(view) if response.length is None else min(len(view), response.length)
+    if wanted == 0:
+        response.read()  # lets http.client see that the body has ended, so the connection is kept
+        return 0
+    # readinto1: at most one system call, so that a slow source is noticed between two of its bytes.
+    count: int = response.fp.readinto1(view[:wanted])
+    if response.length is not None:
+        response.length -= count
+        if response.length == 0:
+            response.read()
+    return count

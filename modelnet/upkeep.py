@@ -1,0 +1,273 @@
+"""Keep the store whole and small: `fsck` finds (and mends) what is wrong, `gc` frees what nothing points to.
+
+`gc` marks from the releases, then sweeps partial pulls that nobody touched for an hour, folders of models that no
+release points to, blocks that no manifest reaches and references into files that are gone. It takes no global lock:
+what is younger than the grace hour may belong to a pull that is going on.
+
+`remove` lets go of a release; the next `gc` frees its files. A publisher's own files are never deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelnet.checking import verify_file
+from modelnet.core.cid import DAG_PB, RAW, Cid, blake3_digest
+from modelnet.core.filetree import FileTree
+from modelnet.core.manifest import Manifest
+from modelnet.core.names import parse_reference
+from modelnet.core.release import Release
+from modelnet.core.unixfs import parse_node
+from modelnet.errors import MalformedError, ModelnetError
+from modelnet.gate import admit, find_row, open_manifest
+from modelnet.hashing import CORES
+from modelnet.progress import SILENT, Progress
+from modelnet.stores.home import Home
+from modelnet.stores.index import FileStat, Index, ReleaseRow
+from modelnet.stores.local import ChunkReader, LocalStore, open_store
+
+__all__ = ["Freed", "Problem", "fsck", "gc", "remove"]
+
+GRACE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What `gc` freed, or would free: bytes, and what they were."""
+
+    bytes: int
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in the store; `repaired` says whether it was mended."""
+
+    rule: str
+    path: str
+    message: str
+    repaired: bool = False
+    offset: int | None = None
+
+
+def remove(reference: str, *, home: str | os.PathLike[str] | Home | None = None) -> Release:
+    """Let go of a release in this store; `gc` frees its files when nothing else points to them."""
+    store = open_store(home)
+    row = find_row(store, parse_reference(reference))
+    release = admit(store, row)
+    store.index.remove_release(row)
+    return release
+
+
+def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLike[str] | Home | None = None) -> Freed:
+    """Free what no release points to and nobody touched for `grace_s` seconds; with `dry_run`, only say what."""
+    store = open_store(home)
+    items: list[str] = []
+    freed = 0
+    now = time.time()
+    for manifest, folder, seen in store.index.partials():
+        if now - max(seen, _touched(folder)) >= grace_s:
+            items.append(f"unfinished pull {folder}")
+            freed += _disk(folder)
+            if not dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
+                store.index.end_partial(manifest)
+    for folder in _orphans(store):
+        if now - _touched(folder) >= grace_s:
+            items.append(f"files that no release points to {folder}")
+            freed += _disk(folder)
+            if not dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
+    gone = [row for row, path, _ in store.index.files() if not Path(path).is_file()]
+    blocks = _unreachable(store) if not store.index.partials() else []
+    freed += sum(len(store.index.block(Cid.decode(cid)) or b"") for cid in blocks)
+    if gone:
+        items.append(f"references into {len(gone)} files that are gone")
+    if blocks:
+        items.append(f"{len(blocks)} blocks that no release reaches")
+    if not dry_run:
+        store.index.remove_files(gone)
+        store.index.remove_blocks(blocks)
+    return Freed(freed, tuple(items))
+
+
+def _touched(folder: Path) -> float:
+    """Return when anything in `folder` was last written, in unix seconds."""
+    latest = 0.0
+    for inner, _, names in os.walk(folder):
+        for path in [Path(inner), *(Path(inner) / name for name in names)]:
+            try:
+                latest = max(latest, path.stat(follow_symlinks=False).st_mtime)
+            except OSError:
+                continue
+    return latest
+
+
+def _disk(folder: Path) -> int:
+    """Return the bytes that `folder` takes on the disk; a hole takes none."""
+    total = 0
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(inner) / name).stat(follow_symlinks=False).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def _orphans(store: LocalStore) -> Iterator[Path]:
+    """Yield the version folders under `models/` that no release points to."""
+    used = {row.path for row in store.index.releases()}
+    for folder in store.home.models.glob("*/*/*"):
+        if folder.is_dir() and folder not in used:
+            yield folder
+
+
+def _unreachable(store: LocalStore) -> list[bytes]:
+    """Return the blocks that no release's manifest, tree or file DAG reaches."""
+    reached: set[bytes] = set()
+    for row in store.index.releases():
+        reached.add(row.manifest.encode())
+        block = store.block(row.manifest)
+        if block is None:
+            continue
+        manifest = Manifest.parse(block)
+        wanted = [manifest.tree, *(entry.cid for entry in manifest.files if entry.cid.codec != RAW)]
+        while wanted:
+            cid = wanted.pop()
+            if cid.encode() in reached or (node := store.block(cid)) is None:
+                continue
+            reached.add(cid.encode())
+            wanted += [link.cid for link in parse_node(node).links if link.cid.codec == DAG_PB]
+    return [cid for cid in store.index.block_cids() if cid not in reached]
+
+
+def fsck(
+    *, repair: bool = False, home: str | os.PathLike[str] | Home | None = None, progress: Progress = SILENT
+) -> list[Problem]:
+    """Check the index, every block, every release and every file; mend with `repair` what can be mended here.
+
+    A reference to bytes that changed is dropped, a damaged block is made again from its file or dropped, a damaged
+    pulled file is put together again from other files that hold its chunks. What stays wrong needs a pull.
+    """
+    store = open_store(home)
+    try:
+        problems = [Problem("index", str(store.home.index), text) for text in store.index.check()]
+        if problems:
+            raise MalformedError(problems[0].message, rule="index", path=str(store.home.index))
+        return _check_all(store, repair=repair, progress=progress)
+    except MalformedError as error:
+        if error.rule != "index":
+            raise
+        if not repair:
+            return [Problem("index", str(store.home.index), error.message)]
+        store.index.close()
+        aside = _set_aside(store.home.index)
+        return [Problem("index", str(store.home.index), f"{error.message}; set aside as {aside.name}", repaired=True)]
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a damaged index and its log; pulls of what was in it find the files where they are."""
+    aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+    for suffix in ("", "-wal", "-shm"):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            source.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _check_all(store: LocalStore, *, repair: bool, progress: Progress) -> list[Problem]:
+    problems: list[Problem] = []
+    broken = [cid for cid in store.index.block_cids() if store.block(Cid.decode(cid)) is None]
+    problems += [
+        Problem("block", str(Cid.decode(cid)), "a DAG node or manifest is damaged", repaired=repair) for cid in broken
+    ]
+    if repair:
+        store.index.remove_blocks(broken)
+    files = store.index.files()
+    progress.begin("verifying", sum(status.size for _, _, status in files))
+    with ThreadPoolExecutor(CORES) as pool:
+        for row, path, status in files:
+            problems += _check_references(store.index, row, path, repair=repair)
+            progress.advance("disk", status.size)
+        for release in store.index.releases():
+            problems += _check_release(store, release, pool, repair=repair)
+    progress.end()
+    return problems
+
+
+def _check_references(index: Index, row: int, path: str, *, repair: bool) -> Iterator[Problem]:
+    """Yield a problem for each run of references into `path` whose bytes are others."""
+    references = index.chunks_of(row)
+    wrong: list[tuple[bytes, int]] = []
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        wrong = [(digest, offset) for digest, offset, _ in references]
+    else:
+        try:
+            for digest, offset, size in references:
+                if size > 2 * 1024 * 1024 or blake3_digest(os.pread(handle, size, offset)) != digest:
+                    wrong.append((digest, offset))
+        finally:
+            os.close(handle)
+    if not wrong:
+        return
+    if repair:
+        index.remove_chunks(row, wrong)
+    yield Problem(
+        "reference", path, f"{len(wrong)} of {len(references)} chunks are not in this file any more",
+        repaired=repair, offset=min(offset for _, offset in wrong),
+    )  # fmt: skip
+
+
+def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor, *, repair: bool) -> Iterator[Problem]:
+    """Yield what is wrong with a release: its signature, its blocks, its files."""
+    name = f"{row.pid}/{row.name}@{row.version}"
+    try:
+        manifest = open_manifest(store, admit(store, row))
+        trees = [store.tree(entry) for entry in manifest.files]
+    except ModelnetError as error:
+        yield Problem(error.rule or error.kind, name, f"{error}; pull it again")
+        return
+    for tree in trees:
+        path = row.path / tree.entry.path
+        if row.layout == "part" and not path.exists():
+            continue
+        try:
+            verify_file(path, tree, pool)
+        except ModelnetError as error:
+            mended = repair and row.layout in ("store", "placed") and _mend(store, path, tree)
+            yield Problem(error.rule or error.kind, str(path), error.message, repaired=mended, offset=error.offset)
+
+
+def _mend(store: LocalStore, path: Path, tree: FileTree) -> bool:
+    """Put a damaged pulled file together again from whatever files here hold its chunks; tell whether all were."""
+    temporary = path.with_name(f".{path.name}.mending")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ChunkReader(store) as reader, temporary.open("wb") as file:
+            for index in range(len(tree)):
+                content = reader.read(tree.digest_of(index), tree.size_of(index))
+                if content is None:
+                    return False
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o444)
+        temporary.replace(path)
+    except OSError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    row = store.index.set_file(str(path), FileStat.of(path.stat()), fresh=True)
+    store.index.add_chunks(
+        row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in range(len(tree)))
+    )
+    return True

@@ -1,0 +1,149 @@
+"""Main path 3: are these files, byte for byte, what their publisher signed?
+
+A reference names a release in the store; a path is a folder or file that belongs to one. Every byte is hashed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelnet.checking import verify_file
+from modelnet.core.manifest import FileEntry, Manifest
+from modelnet.core.release import Release
+from modelnet.errors import IntegrityError, TrustError, UnavailableError, UsageError
+from modelnet.gate import admit, find_row, open_manifest
+from modelnet.hashing import CORES
+from modelnet.progress import SILENT, Progress
+from modelnet.puller import Knowledge
+from modelnet.stores.home import Home
+from modelnet.stores.index import ReleaseRow
+from modelnet.stores.local import LocalStore, open_store
+
+__all__ = ["Verified", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Files that are what was signed; `path` is the folder that holds them."""
+
+    release: Release
+    manifest: Manifest
+    files: tuple[FileEntry, ...]
+    path: Path
+    knowledge: Knowledge = field(default_factory=Knowledge)
+
+    @property
+    def size(self) -> int:
+        """Bytes that were checked."""
+        return sum(entry.size for entry in self.files)
+
+
+def verify(
+    target: str | os.PathLike[str],
+    *,
+    home: str | os.PathLike[str] | Home | None = None,
+    progress: Progress = SILENT,
+) -> Verified:
+    """Hash the files at `target` (a path, or the reference of a release in this store) against what was signed.
+
+    Raises `IntegrityError` with file, offset, wanted and found at the first difference, also for a file too many;
+    `UnavailableError` for a file that is missing; `TrustError` when no known release covers the path.
+    """
+    store = open_store(home)
+    text = os.fspath(target)
+    path = Path(text)
+    if not text.startswith("modelnet:") and (path.exists() or path.is_symlink()):
+        row, base, entries = _cover(store, path)
+    else:
+        if "/" not in text:
+            raise UsageError("no such file or folder, and not a reference", rule="path", path=text)
+        row = find_row(store, text)
+        base, entries = row.path, None
+    release = admit(store, row)
+    manifest = open_manifest(store, release)
+    chosen = _present(manifest, row, base) if entries is None else entries
+    if entries is None and row.layout != "file":
+        _refuse_extra(base, manifest)
+    progress.begin("verifying", sum(entry.size for entry in chosen))
+    with ThreadPoolExecutor(CORES) as pool:
+        for entry in chosen:
+            tree = store.tree(entry)
+            verify_file(base / entry.path, tree, pool, lambda count: progress.advance("disk", count), shown=entry.path)
+    progress.end()
+    return Verified(release, manifest, tuple(chosen), base)
+
+
+def _present(manifest: Manifest, row: ReleaseRow, base: Path) -> list[FileEntry]:
+    """Return the files to check: all of them, or those that a partial pull asked for."""
+    return [entry for entry in manifest.files if row.layout != "part" or (base / entry.path).exists()]
+
+
+def _cover(store: LocalStore, path: Path) -> tuple[ReleaseRow, Path, list[FileEntry] | None]:
+    """Return the release that `path` belongs to: by its place, else by the names and sizes of its files."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (links are refused, not followed)
+    if absolute.is_symlink():
+        raise IntegrityError("a symbolic link is not what was signed", rule="symlink", path=str(path))
+    rows = store.index.releases()
+    for row in reversed(rows):
+        if row.path == absolute and row.layout != "file":
+            return row, absolute, None
+    for row in reversed(rows):
+        if absolute.is_relative_to(row.path) and absolute.is_file():
+            name = absolute.relative_to(row.path).as_posix()
+            manifest = open_manifest(store, admit(store, row))
+            if found := [entry for entry in manifest.files if entry.path == name]:
+                return row, row.path, found
+    return _cover_copy(store, absolute, rows)
+
+
+def _cover_copy(
+    store: LocalStore, path: Path, rows: Sequence[ReleaseRow]
+) -> tuple[ReleaseRow, Path, list[FileEntry] | None]:
+    """Return the release that a copy elsewhere looks like: the one most of whose files are there with their sizes."""
+    best: tuple[int, ReleaseRow, list[FileEntry] | None] | None = None
+    for row in reversed(rows):
+        manifest = open_manifest(store, admit(store, row))
+        if path.is_file():
+            named = [entry for entry in manifest.files if Path(entry.path).name == path.name]
+            score, entries = len(named), named[:1]
+            if named and len(Path(named[0].path).parts) > 1:
+                continue
+        else:
+            score = sum(_size(path / entry.path) == entry.size for entry in manifest.files)
+            score += sum((path / entry.path).is_file() for entry in manifest.files)
+            entries = []
+        if score and (best is None or score > best[0]):
+            best = (score, row, entries or None)
+    if best is None:
+        raise TrustError(
+            "no release that is known here has these files", rule="unknown-files", path=str(path),
+            hint="pull the release first, or verify it by its reference",
+        )  # fmt: skip
+    return best[1], path.parent if path.is_file() else path, best[2]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return None
+
+
+def _refuse_extra(base: Path, manifest: Manifest) -> None:
+    """Raise for a file or link in the folder that the manifest does not list: a runtime might load it."""
+    from modelnet.publisher import SKIPPED
+
+    listed = {entry.path for entry in manifest.files}
+    if not base.is_dir():
+        raise UnavailableError("the release's folder is gone", rule="missing", path=str(base), hint="pull it again")
+    for folder, folders, names in os.walk(base):
+        folders[:] = [name for name in folders if name not in SKIPPED]
+        inside = Path(folder).relative_to(base)
+        for name in [*names, *(name for name in folders if (Path(folder) / name).is_symlink())]:
+            path = (inside / name).as_posix()
+            if path not in listed and name not in SKIPPED:
+                raise IntegrityError("a file that was not signed lies in the folder", rule="extra-file", path=path)
