@@ -29,7 +29,7 @@ from modelnet.core.tree import build_tree, file_child
 from modelnet.core.unixfs import Child, Node
 from modelnet.errors import IntegrityError, UnavailableError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
-from modelnet.gate import admit, check_pin, choose, open_manifest, resolve_publisher
+from modelnet.gate import admit, check_pin, choose, resolve_publisher
 from modelnet.hashing import CORES
 from modelnet.partial import Partial, disk_errors
 from modelnet.progress import SILENT, Progress
@@ -140,7 +140,10 @@ class _Pull:
                 size = sum(tree.entry.size for tree in trees)
                 plan = Plan(size, size, 0, 0)
                 return Pulled(release, manifest, tuple(entries), destination, plan, self._reports())
-            if not ours:
+            if not ours and to is None:
+                destination = self.store.home.release(release.pid, release.name, release.version)
+                partial = Partial(self.store.home.partial(release.manifest), trees, self.store.index)
+            elif not ours:
                 _check_empty(destination)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
@@ -199,9 +202,7 @@ class _Pull:
             return destination, row is not None and row.path == destination and row.layout not in SOURCES
         if row is not None and row.layout not in SOURCES:
             return row.path, True
-        if row is not None and all(
-            (row.path / file.path).exists() for file in open_manifest(self.store, release).files
-        ):
+        if row is not None:
             return row.path, False  # the publisher's own folder: used while it is whole, never written to
         return self.store.home.release(release.pid, release.name, release.version), True
 
@@ -369,7 +370,7 @@ class _Pull:
         destination: Path,
         moves: Sequence[tuple[Path, Path]] = (),
     ) -> None:
-        """Point the index at the release: before this a crash leaves files that the next pull finds, after it all do."""
+        """Point the index at the release; a crash before this leaves files that the next pull finds."""
         rows = self.store.index.releases(release.pid, release.name)
         row = next((row for row in rows if row.version == release.version), None)
         if row is not None and row.path == destination and row.layout != "part" and not moves:

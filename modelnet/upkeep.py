@@ -158,9 +158,7 @@ def fsck(
     """
     store = open_store(home)
     try:
-        problems = [Problem("index", str(store.home.index), text) for text in store.index.check()]
-        if problems:
-            raise MalformedError(problems[0].message, rule="index", path=str(store.home.index))
+        store.index.check()
         return _check_all(store, repair=repair, progress=progress)
     except MalformedError as error:
         if error.rule != "index":

@@ -1,4 +1,4 @@
-"""Main path 3: are these files, byte for byte, what their publisher signed?
+"""Main path 3: files on disk → proof that they are, byte for byte, what their publisher signed.
 
 A reference names a release in the store; a path is a folder or file that belongs to one. Every byte is hashed.
 """

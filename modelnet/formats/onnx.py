@@ -25,7 +25,7 @@ BLOCK = 4096
 # The largest graphs without their data are some tens of MB; a jump over a tensor costs one block.
 MAX_HEADER = 256 * 1024 * 1024
 # The largest graphs have about 30,000 nodes of 30 fields. Bounds the time, about 1 µs each.
-MAX_FIELDS = 4_000_000
+MAX_FIELDS = 2_000_000
 MAX_DEPTH = 100  # protobuf's own default
 MAX_DIMS = 64
 MAX_STRING = 65_536  # names of tensors and of external files; real ones are paths inside a graph

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from modelnet.formats.layout import ByteSource, Layout, Span, SpanKind
@@ -88,37 +89,41 @@ class _Header:
     def walk(self, *, data: int) -> list[Span]:
         """Return the tensors' spans in the header's order, empty ones too; `data` is where the data begins."""
         spans: list[Span] = []
-        names: set[str] = set()
         if self.text[:1] != b"{":
             self._refuse("the header does not start with an object", "not-json")
-        self._token(b"{")
-        more = not self._follows(b"}")
-        while more:
-            name = self._key(names)
+        for name in self._keys():
             if name == "__metadata__":
                 self._metadata()
             elif len(spans) >= MAX_SPANS:
                 self._refuse("the header names too many tensors", "too-many-tensors")
             else:
                 spans.append(self._entry(name, data))
-            more = self._follows(b",")
-        self._token(b"}")
         if self.position != len(self.text):
             self._refuse("the header goes on after its object", "not-json")
         return spans
 
     def _metadata(self) -> None:
-        names: set[str] = set()
-        self._token(b"{")
-        more = not self._follows(b"}")
-        while more:
-            if len(names) >= MAX_METADATA_KEYS:
+        for count, _ in enumerate(self._keys()):
+            if count >= MAX_METADATA_KEYS:
                 self._refuse("the header holds too much metadata", "too-much-metadata")
-            self._key(names)
             self._string()
-            more = self._follows(b",")
-            if not more:
-                self._token(b"}")
+
+    def _keys(self) -> Iterator[str]:
+        """Yield the keys of an object, each at its value, which the caller passes over."""
+        seen: set[str] = set()
+        self._token(b"{")
+        if self._follows(b"}"):
+            return
+        while True:
+            key = self._string()
+            if key in seen:
+                self._refuse(f"key {key[:80]!r} comes twice", "duplicate-key")
+            seen.add(key)
+            self._token(b":")
+            yield key
+            if not self._follows(b","):
+                break
+        self._token(b"}")
 
     def _entry(self, name: str, data: int) -> Span:
         start = self.position
@@ -157,14 +162,6 @@ class _Header:
         self.position = end
         self._skip_space()
         return Span(data + begin, data + stop, SpanKind.TENSOR, name, dtype, tuple(shape))
-
-    def _key(self, seen: set[str]) -> str:
-        key = self._string()
-        if key in seen:
-            self._refuse(f"key {key[:80]!r} comes twice", "duplicate-key")
-        seen.add(key)
-        self._token(b":")
-        return key
 
     def _string(self) -> str:
         found = STRING.match(self.text, self.position)

@@ -378,9 +378,11 @@ class Index:
             for manifest, path, seen in self._rows("SELECT manifest, path, seen FROM partial")
         ]
 
-    def check(self) -> list[str]:
-        """Return what SQLite's own check finds wrong."""
-        return [text for (text,) in self._rows("PRAGMA integrity_check(20)") if isinstance(text, str) and text != "ok"]
+    def check(self) -> None:
+        """Raise `MalformedError` with what SQLite's own check finds wrong."""
+        for (text,) in self._rows("PRAGMA integrity_check(1)"):
+            if text != "ok":
+                raise MalformedError(f"index is damaged: {text}", rule="index", path=str(self.path))
 
 
 def _blob(value: object) -> bytes:
