@@ -19,7 +19,7 @@ from modelnet.core.identity import PID
 from modelnet.core.keys import SigningKey
 from modelnet.errors import MalformedError, TrustError, UnavailableError, UsageError
 
-__all__ = ["ROLES", "draw_keys", "load_keys", "own_publishers", "save_keys"]
+__all__ = ["ROLES", "draw_keys", "is_locked", "load_keys", "own_publishers", "save_keys"]
 
 ROLES = ("root", "release", "log", "beat", "next")
 KEPT = ROLES[:-1]
@@ -103,3 +103,15 @@ def _unseal(fields: Mapping[str, object], passphrase: str, path: Path) -> bytes:
         raise TrustError("wrong passphrase, or the key file was changed", rule="passphrase", path=str(path)) from error
     except ValueError as error:
         raise MalformedError("key file is damaged", rule="keys", path=str(path)) from error
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether the keys in `folder` need a passphrase."""
+    for pid in own_publishers(folder):
+        try:
+            fields = strictjson.parse((folder / f"{pid}.json").read_bytes(), what="key file", limit=MAX_FILE)
+        except (OSError, MalformedError):
+            continue
+        if isinstance(fields, dict) and "seeds" not in fields:
+            return True
+    return False

@@ -1,0 +1,121 @@
+"""`modelnet list` and `modelnet show`: what is in the store."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from modelnet.core.cid import Cid
+from modelnet_cli.output import Output, size_text
+
+
+def list_releases(output: Output) -> None:
+    """List the releases in this store."""
+    from modelnet.errors import ModelnetError
+    from modelnet.gate import admit, open_manifest
+    from modelnet.stores.local import open_store
+
+    store = open_store()
+    names = store.index.aliases()
+    releases: list[dict[str, Any]] = []
+    lines = []
+    for row in store.index.releases():
+        try:
+            manifest = open_manifest(store, admit(store, row))
+            size, state, reason = manifest.size, "partial" if row.layout == "part" else "ok", None
+        except ModelnetError as error:
+            size, state, reason = 0, "damaged", str(error)
+        releases.append({
+            "publisher": row.pid, "alias": names.get(row.pid), "name": row.name, "version": row.version,
+            "manifest": str(row.manifest), "bytes": size, "state": state, "reason": reason, "path": str(row.path),
+        })  # fmt: skip
+        shown = names.get(row.pid) or row.pid
+        lines.append(f"{shown}/{row.name}@{row.version}  {size_text(size)}  {state}  {row.path}")
+    output.result({"releases": releases}, *(lines or ["no releases here yet"]))
+
+
+def show(
+    output: Output,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="A release in this store.")],
+    tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors of each file.")] = False,
+) -> None:
+    """Show a release: its files, its lineage and where it stands."""
+    from modelnet.gate import admit, find_row, open_manifest
+    from modelnet.stores.local import open_store
+
+    store = open_store()
+    row = find_row(store, ref)
+    release = admit(store, row)
+    manifest = open_manifest(store, release)
+    fields: dict[str, Any] = {
+        "locator": str(release.locator),
+        "publisher": release.pid,
+        "name": manifest.name,
+        "version": manifest.version,
+        "channels": list(release.channels),
+        "manifest": str(release.manifest),
+        "tree": str(manifest.tree),
+        "bytes": manifest.size,
+        "path": str(row.path),
+        "state": "partial" if row.layout == "part" else "ok",
+        "reason": None,
+        "files": [_plain(entry.as_fields()) for entry in manifest.files],
+        **_plain(dict(manifest.extra)),
+    }
+    lines = [
+        f"{manifest.name}@{manifest.version}  by {release.pid}",
+        f"locator   {release.locator}",
+        f"manifest  {release.manifest}",
+        f"tree      {manifest.tree}",
+        f"path      {row.path}",
+        *(f"{key:<9} {value}" for key, value in fields.get("metadata", {}).items()),
+    ]
+    for parent in fields.get("derived_from", []):
+        lines.append(f"{parent['relation']} of {parent.get('pid', '')} {parent['manifest']}")
+    for entry in manifest.files:
+        lines.append(f"  {size_text(entry.size):>9}  {entry.format or '-':<12} {entry.path}  {entry.cid}")
+        if tensors:
+            listed = _tensors(os.fspath(row.path / entry.path))
+            fields["files"][manifest.files.index(entry)]["tensors"] = listed
+            lines += [
+                f"             {tensor['dtype']} {tensor['shape']}  {tensor['name']}  @{tensor['offset']}+{tensor['size']}"
+                for tensor in listed
+            ]
+    output.result(fields, *lines)
+
+
+def _plain(value: Any) -> Any:
+    """Return a manifest field as JSON has it: CIDs as text, digests as hex."""
+    if isinstance(value, Cid):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _tensors(path: str) -> list[dict[str, Any]]:
+    """Return the tensors that the header of a file names; none when there is no reader for it."""
+    from modelnet.formats import read_layout
+    from modelnet.hashing import FileSource
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return []
+    try:
+        layout = read_layout(FileSource(handle, os.fstat(handle).st_size, path))
+    finally:
+        os.close(handle)
+    return [
+        {
+            "name": span.name, "dtype": span.dtype, "shape": list(span.shape),
+            "offset": span.start, "size": span.end - span.start,
+        }
+        for span in (layout.tensors if layout else ())
+    ]  # fmt: skip

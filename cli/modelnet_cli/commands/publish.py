@@ -1,0 +1,69 @@
+"""`modelnet publish`: sign a folder or file as a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelnet_cli.options import PassphraseFile, read_passphrase
+from modelnet_cli.output import Output, size_text
+
+
+def publish(
+    output: Output,
+    path: Annotated[Path, typer.Argument(help="Folder or file; it is referenced where it is, not copied.")],
+    name: Annotated[str, typer.Option("--name", help="The model's name, e.g. tiny-llama.")],
+    version: Annotated[str, typer.Option("--version", help="The release's version, e.g. 1.2.0.")],
+    channel: Annotated[list[str] | None, typer.Option("--channel", help="Also find it under this channel.")] = None,
+    plan: Annotated[str, typer.Option("--plan", help="Chunk plan: grid/1 or fixed-1m.")] = "grid/1",
+    derived_from: Annotated[
+        str | None, typer.Option("--derived-from", help="Release that this one is made of.")
+    ] = None,
+    relation: Annotated[str | None, typer.Option("--relation", help="finetune, adapter, merge or quantized.")] = None,
+    license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier of the licence.")] = None,
+    description: Annotated[str | None, typer.Option("--description", help="One sentence about the model.")] = None,
+    publisher: Annotated[str | None, typer.Option("--publisher", help="Which of several own publishers signs.")] = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Sign a folder or file as a release and print its locator."""
+    from modelnet.publisher import publish as make
+    from modelnet.stores.home import Home
+    from modelnet.stores.keyring import is_locked
+
+    metadata = {key: value for key, value in (("license", license_), ("description", description)) if value}
+    passphrase = read_passphrase(passphrase_file, ask=is_locked(Home.find().keys))
+    with output.bars() as bars:
+        made = make(
+            path, name=name, version=version, channels=channel or (), plan=plan, derived_from=derived_from,
+            relation=relation, metadata=metadata, publisher=publisher, passphrase=passphrase, progress=bars,
+        )  # fmt: skip
+    for skipped in made.skipped:
+        output.note(f"left out: {skipped}")
+    manifest, chunks = made.manifest, made.chunks
+    output.result(
+        {
+            "locator": made.locator,
+            "publisher": made.release.pid,
+            "name": manifest.name,
+            "version": manifest.version,
+            "manifest": str(made.release.manifest),
+            "tree": str(manifest.tree),
+            "files": [
+                {
+                    "path": entry.path, "size": entry.size, "cid": str(entry.cid), "blake3": entry.blake3.hex(),
+                    "sha256": entry.sha256.hex(), "plan": entry.plan, "format": entry.format,
+                }
+                for entry in manifest.files
+            ],
+            "chunks": {
+                "count": chunks.count, "new": chunks.new, "bytes": chunks.bytes, "new_bytes": chunks.new_bytes,
+            },
+            "pins": [],
+            "skipped": list(made.skipped),
+        },
+        f"{manifest.name}@{manifest.version}: {len(manifest.files)} files, {size_text(manifest.size)}, "
+        f"{size_text(chunks.new_bytes)} of it new here",
+        made.locator,
+    )  # fmt: skip

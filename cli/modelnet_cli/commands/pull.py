@@ -1,0 +1,50 @@
+"""`modelnet pull`: bring a release here, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelnet_cli.knowledge import knowledge_fields, knowledge_text
+from modelnet_cli.output import Output, size_text
+
+
+def pull(
+    output: Output,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="A locator, or publisher/name[@version].")],
+    peer: Annotated[list[str] | None, typer.Option("--peer", help="Node or gateway to ask; may be repeated.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to put the files in; it must be new.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only files that match this glob.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+) -> None:
+    """Bring a release here from any number of peers, every byte checked under its author's signature."""
+    from modelnet.puller import pull as bring
+    from modelnet.stores.home import Home
+    from modelnet.stores.peers import known_peers
+
+    peers = peer or known_peers(Home.find())
+    with output.bars() as bars:
+        got = bring(ref, peers=peers, to=to, only=only or (), dry_run=dry_run, progress=bars)
+    plan = got.plan
+    verb = "would fetch" if dry_run else "fetched"
+    output.result(
+        {
+            "locator": str(got.release.locator),
+            "manifest": str(got.release.manifest),
+            "path": str(got.path),
+            "bytes": {"total": plan.total, "fetched": plan.fetched, "reused": plan.reused, "present": plan.present},
+            "files": [entry.path for entry in got.files],
+            "sources": [
+                {"source": report.source, "bytes": report.bytes, "state": report.state, "reason": report.reason or None}
+                for report in got.sources
+            ],
+            "knowledge": knowledge_fields(got.knowledge),
+            "dry_run": dry_run,
+        },
+        f"{got.manifest.name}@{got.manifest.version}: {size_text(plan.total)}, {verb} {size_text(plan.fetched)}, "
+        f"reused {size_text(plan.reused)}",
+        str(got.path),
+    )
+    output.note(knowledge_text(got.knowledge))

@@ -1,0 +1,34 @@
+"""`modelnet verify`: hash files against what was signed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelnet_cli.knowledge import knowledge_fields, knowledge_text
+from modelnet_cli.output import Output, size_text
+
+
+def verify(
+    output: Output,
+    target: Annotated[str, typer.Argument(metavar="PATH|REF", help="Folder, file, or a release in this store.")],
+) -> None:
+    """Hash files against what their publisher signed; say the first byte range that differs."""
+    from modelnet.verifier import verify as check
+
+    with output.bars() as bars:
+        found = check(target, progress=bars)
+    output.result(
+        {
+            "manifest": str(found.release.manifest),
+            "locator": str(found.release.locator),
+            "path": str(found.path),
+            "files": len(found.files),
+            "bytes": found.size,
+            "knowledge": knowledge_fields(found.knowledge),
+        },
+        f"{found.manifest.name}@{found.manifest.version}: {len(found.files)} files, {size_text(found.size)}, "
+        "all as signed",
+    )
+    output.note(knowledge_text(found.knowledge))

@@ -1,0 +1,134 @@
+"""The `modelnet` command: one line for each command, and the one place where errors become words and exit codes.
+
+Exit codes: 0 done · 1 a bug of ours · 2 usage · 3 malformed or not what was signed · 4 not trusted · 5 not available now
+· 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from modelnet import __version__
+from modelnet.errors import ModelnetError, UsageError
+
+__all__ = ["build", "main"]
+
+ISSUES = "please report it with the lines above and what you did"
+
+
+def build() -> Any:
+    """Return the Typer application."""
+    import typer
+
+    from modelnet_cli.commands import doctor, init, inspect, node, publish, pull, upkeep, verify
+    from modelnet_cli.options import command
+
+    app = typer.Typer(
+        name="modelnet",
+        help="Publish AI models once, pull them from anyone, load only what the author signed.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="State lives in $MODELNET_HOME. Exit codes: 2 usage, 3 damaged, 4 not trusted, 5 not available now.",
+    )
+
+    @app.callback()
+    def root(
+        *,
+        version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if version:
+            print(f"modelnet {__version__}")
+            raise typer.Exit
+
+    app.command("init")(command(init.init))
+    app.command("publish")(command(publish.publish))
+    app.command("pull")(command(pull.pull))
+    app.command("verify")(command(verify.verify))
+    app.command("list")(command(inspect.list_releases))
+    app.command("show")(command(inspect.show))
+    app.command("node")(command(node.node))
+    app.command("remove")(command(upkeep.remove))
+    app.command("gc")(command(upkeep.gc))
+    app.command("fsck")(command(upkeep.fsck))
+    app.command("doctor")(command(doctor.doctor))
+    return app
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"modelnet {__version__}")  # without Typer: scripts ask this often
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, _interrupted)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _interrupted(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return its exit code. No traceback reaches a user, except for a bug of ours."""
+    from modelnet_cli import options
+
+    # Errors before a command has started must know how to speak too.
+    options.current = options.Output(as_json="--json" in arguments)
+    try:
+        code = build()(arguments, prog_name="modelnet", standalone_mode=False)
+    except ModelnetError as error:
+        options.current.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        options.current.note("interrupted; what was done is kept, run the same command again to go on")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output went away; that is not an error worth a word.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # noqa: BLE001  (the outermost boundary)
+        return _other(error, arguments)
+    # Typer answers an interrupt by returning its exit code.
+    if code == 130:
+        options.current.note("interrupted; what was done is kept, run the same command again to go on")
+    return code if isinstance(code, int) else 0
+
+
+def _other(error: Exception, arguments: list[str]) -> int:
+    """Say what Typer refuses as a usage error; anything else is ours, and says so."""
+    from modelnet_cli import options
+
+    # Typer's exceptions come from click or from its own copy of it, depending on its version.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "NoArgsIsHelpError" in names:
+        print(error.format_message() if hasattr(error, "format_message") else "", file=sys.stderr)
+        return 2
+    if "ClickException" in names and hasattr(error, "format_message"):
+        shown = " ".join(word for word in arguments[:1] if not word.startswith("-"))
+        hint = f"see `modelnet {shown} --help`" if shown else "see `modelnet --help`"
+        options.current.error(UsageError(_lower(error.format_message()), rule="usage", hint=hint))
+        return 2
+    if "Abort" in names:
+        return 130
+    traceback.print_exception(error, file=sys.stderr)
+    options.current.error(_Bug(f"this is a bug in modelnet {__version__}: {error!r}", rule="bug", hint=ISSUES))
+    return 1
+
+
+class _Bug(ModelnetError):
+    kind = "internal"
+
+
+def _lower(text: str) -> str:
+    text = text.rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+if __name__ == "__main__":
+    main()
