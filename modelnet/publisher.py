@@ -179,7 +179,7 @@ def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest) -> Releas
             continue
         if row.manifest != manifest.cid:
             raise UsageError(
-                f"{manifest.name}@{manifest.version} is already published with other bytes",
+                f"{manifest.name}@{manifest.version} is already published with other files or metadata",
                 rule="version-exists", wanted=row.manifest, got=manifest.cid, hint="choose a new version",
             )  # fmt: skip
         return find_release(store, f"{genesis.pid}/{manifest.name}@{manifest.version}")

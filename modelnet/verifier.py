@@ -59,7 +59,7 @@ def verify(
     if not text.startswith("modelnet:") and (path.exists() or path.is_symlink()):
         row, base, entries = _cover(store, path)
     else:
-        if "/" not in text:
+        if "/" not in text or text[0] in "./~\\":
             raise UsageError("no such file or folder, and not a reference", rule="path", path=text)
         row = find_row(store, text)
         base, entries = row.path, None

@@ -1,7 +1,7 @@
 """The `modelnet` command: one line for each command, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done · 1 a bug of ours · 2 usage · 3 malformed or not what was signed · 4 not trusted · 5 not available now
-· 130 interrupted.
+Exit codes: 0 done · 1 a bug of ours · 2 usage · 3 malformed or not what was signed · 4 not trusted ·
+5 not available now · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ def _interrupted(_signal: int, _frame: object) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code. No traceback reaches a user, except for a bug of ours."""
     from modelnet_cli import options
+    from modelnet_cli.output import Output
 
     # Errors before a command has started must know how to speak too.
-    options.current = options.Output(as_json="--json" in arguments)
+    options.current = Output(as_json="--json" in arguments)
     try:
         code = build()(arguments, prog_name="modelnet", standalone_mode=False)
     except ModelnetError as error:
@@ -117,11 +118,11 @@ def _other(error: Exception, arguments: list[str]) -> int:
     if "Abort" in names:
         return 130
     traceback.print_exception(error, file=sys.stderr)
-    options.current.error(_Bug(f"this is a bug in modelnet {__version__}: {error!r}", rule="bug", hint=ISSUES))
+    options.current.error(_BugError(f"this is a bug in modelnet {__version__}: {error!r}", rule="bug", hint=ISSUES))
     return 1
 
 
-class _Bug(ModelnetError):
+class _BugError(ModelnetError):
     kind = "internal"
 
 

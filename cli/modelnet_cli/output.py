@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from modelnet.errors import ModelnetError
 
@@ -84,7 +84,7 @@ class Bars:
         self._total = 0
         self._started = 0.0
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -80,7 +80,7 @@ def _libraries() -> Iterator[Check]:
         module = importlib.import_module("fastcdc")
         compiled = module.fastcdc.__module__ != "fastcdc.fastcdc_py"
         yield Check(
-            "fastcdc", compiled, "compiled" if compiled else "pure Python: publishing is slow for files without tensors",
+            "fastcdc", compiled, "compiled" if compiled else "pure Python: slow for files without tensors",
             "install a wheel of fastcdc for this platform, or a C compiler and reinstall it",
         )  # fmt: skip
     except ImportError as error:

@@ -72,15 +72,17 @@ def show(
         f"path      {row.path}",
         *(f"{key:<9} {value}" for key, value in fields.get("metadata", {}).items()),
     ]
-    for parent in fields.get("derived_from", []):
-        lines.append(f"{parent['relation']} of {parent.get('pid', '')} {parent['manifest']}")
+    lines += [
+        f"{parent['relation']} of {parent.get('pid', '')} {parent['manifest']}"
+        for parent in fields.get("derived_from", [])
+    ]
     for entry in manifest.files:
         lines.append(f"  {size_text(entry.size):>9}  {entry.format or '-':<12} {entry.path}  {entry.cid}")
         if tensors:
             listed = _tensors(os.fspath(row.path / entry.path))
             fields["files"][manifest.files.index(entry)]["tensors"] = listed
             lines += [
-                f"             {tensor['dtype']} {tensor['shape']}  {tensor['name']}  @{tensor['offset']}+{tensor['size']}"
+                f"  {tensor['dtype']:>9} {tensor['shape']}  {tensor['name']}  @{tensor['offset']}+{tensor['size']}"
                 for tensor in listed
             ]
     output.result(fields, *lines)
