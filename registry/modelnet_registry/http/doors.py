@@ -1,0 +1,148 @@
+"""All doors of a node behind one port: which path leads where, and the small doors themselves.
+
+/ipfs/{cid}…            the gateway (`modelnet_registry.http.gateway`)
+/log/{pid}/entries      a publisher's log entries, each u16be length ‖ bytes (C2SP tlog-tiles, entry bundles)
+/healthz /readyz        is the process alive, can it read its store
+/                       a page for people; read-only
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from modelnet.core.cid import blake3_digest
+from modelnet.core.identity import PID
+from modelnet.errors import ModelnetError
+from modelnet.stores.index import ReleaseRow
+from modelnet.stores.local import LocalStore
+from modelnet_registry.http.blocks import Chunks, LocalBlocks
+from modelnet_registry.http.gateway import Gateway
+from modelnet_registry.http.message import Refusal, Request, Response, text
+from modelnet_registry.http.negotiation import matches
+
+__all__ = ["MAX_ENTRY", "Doors", "entry_bundle"]
+
+METHODS = ("GET", "HEAD")
+MAX_ENTRY = (1 << 16) - 1  # C2SP tlog-tiles: "each entry is prefixed with its length as a big-endian uint16"
+SHOWN = 500  # releases on the page
+
+NOT_FOUND = "nothing is here; see / for what this node serves"
+PAGE_HEADERS = (
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+)
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>modelnet node</title>
+<style>body{{font:1rem/1.5 system-ui;margin:2rem auto;max-width:70rem;padding:0 1rem}}table{{border-collapse:collapse}}
+td,th{{padding:.2rem 1rem .2rem 0;text-align:left}}code{{overflow-wrap:anywhere}}</style>
+<h1>modelnet node</h1><p>{count} releases, up for {uptime}.</p>
+<table><tr><th>publisher<th>release<th>manifest</tr>
+{rows}</table>
+</html>
+"""
+
+
+def entry_bundle(entries: list[bytes]) -> bytes:
+    """Return `entries` framed as an entry bundle; raises `ValueError` when one is too long for it."""
+    if any(len(entry) > MAX_ENTRY for entry in entries):
+        raise ValueError(f"a log entry has more than {MAX_ENTRY} bytes")
+    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+
+
+class Doors:
+    """What a node serves from `store`: a `Door` for a `Server`."""
+
+    def __init__(self, store: LocalStore) -> None:
+        """Serve `store`, which other processes may write to at the same time."""
+        self._store = store
+        self._gateway = Gateway(LocalBlocks(store))
+        self._started = time.monotonic()
+
+    @contextmanager
+    def session(self) -> Iterator[_Session]:
+        """Open what one connection's thread needs, and close it at its end."""
+        chunks = self._gateway.blocks.chunks()
+        try:
+            yield _Session(self, chunks)
+        finally:
+            chunks.close()
+
+    def respond(self, request: Request, chunks: Chunks) -> Response:
+        """Answer `request` in the thread that `chunks` belongs to."""
+        if request.method not in METHODS:
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(METHODS)))
+        match request.segments():
+            case ("ipfs", _, *_):
+                return self._gateway.respond(request, chunks)
+            case ("ipns", *_):
+                raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "names are not resolved here; ask for /ipfs/{cid}")
+            case ("log", pid, "entries"):
+                return self._log(request, pid)
+            case ("healthz",):
+                return text(HTTPStatus.OK, "ok\n")
+            case ("readyz",):
+                return self._ready()
+            case ():
+                return self._page()
+        raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+
+    def _log(self, request: Request, pid: str) -> Response:
+        index = self._store.index
+        genesis = index.genesis(pid) if PID.fullmatch(pid) else None
+        if genesis is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, "no such publisher is known here")
+        body = entry_bundle([genesis, *(row.envelope for row in index.releases(pid))])
+        etag = f'"{blake3_digest(body).hex()}"'
+        headers = (
+            ("Content-Type", "application/octet-stream"),
+            ("Cache-Control", "no-cache"),
+            ("Etag", etag),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+        if matches(request.header("if-none-match"), etag):
+            return Response(HTTPStatus.NOT_MODIFIED, headers)
+        return Response(HTTPStatus.OK, headers, body, len(body))
+
+    def _ready(self) -> Response:
+        try:
+            self._store.index.pid_of("")
+        except ModelnetError:
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "the store cannot be read\n", ("Retry-After", "5"))
+        return text(HTTPStatus.OK, "ok\n")
+
+    def _page(self) -> Response:
+        rows = self._store.index.releases()
+        aliases = self._store.index.aliases()
+        shown = "".join(_row(row, aliases.get(row.pid)) for row in rows[: -SHOWN - 1 : -1])
+        page = PAGE.format(count=len(rows), uptime=_duration(time.monotonic() - self._started), rows=shown)
+        return text(HTTPStatus.OK, page, *PAGE_HEADERS, kind="text/html; charset=utf-8")
+
+
+class _Session:
+    """The doors, as one connection's thread sees them."""
+
+    def __init__(self, doors: Doors, chunks: Chunks) -> None:
+        self._doors = doors
+        self._chunks = chunks
+
+    def respond(self, request: Request) -> Response:
+        return self._doors.respond(request, self._chunks)
+
+
+def _row(row: ReleaseRow, alias: str | None) -> str:
+    # Names, versions and aliases come from other people: nothing of them is markup.
+    who, what, manifest = (
+        html.escape(part) for part in (alias or row.pid, f"{row.name}@{row.version}", str(row.manifest))
+    )
+    return f"<tr><td>{who}<td>{what}<td><code>{manifest}</code></tr>\n"
+
+
+def _duration(seconds: float) -> str:
+    minutes, _ = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h {minutes} min" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min"
