@@ -87,7 +87,7 @@ def members(source: ByteSource) -> tuple[Member, ...]:
     entries = _entries(window.read(start, end - start), count, start)
     found = [_member(window, entry) for entry in sorted(entries, key=lambda entry: entry.offset)]
     position = 0
-    for member, following in zip(found, [*(member.header for member in found[1:]), start], strict=True):
+    for member, following in zip(found, [member.header for member in found[1:]] + [start] * bool(found), strict=True):
         if member.header < position or member.end > following:
             raise refusal(f"member {member.name!r} overlaps another", "overlap", member.header, wanted=position)
         gap = following - member.end
@@ -95,8 +95,8 @@ def members(source: ByteSource) -> tuple[Member, ...]:
         if gap not in allowed or (position == 0 and member.header):
             raise refusal("bytes that belong to no member", "hole", member.end, wanted=sorted(allowed), got=gap)
         position = following
-    if not found and start:
-        raise refusal("bytes that belong to no member", "hole", 0)
+    if position != start:
+        raise refusal("bytes that belong to no member", "hole", position)
     return tuple(found)
 
 
