@@ -13,7 +13,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## publish, pull, verify and be refused, on this machine
-	$(BIN)/python tests/demo.py $(ARGS)
+	$(BIN)/python -m tests.demo $(ARGS)
 
 test: $(READY) engines  ## run all tests; ARGS="-k name" narrows them
 	$(BIN)/python -m pytest -n auto $(ARGS)
