@@ -48,6 +48,6 @@ def init(
     keys = draw_keys()
     genesis = make_genesis(keys)
     with disk_errors(store.home.keys):
-        save_keys(store.home.keys, genesis.pid, keys, passphrase)
+        save_keys(store.home.keys, genesis, keys, passphrase)
     store.index.add_publisher(genesis.pid, genesis.envelope.encoded, alias)
     return Identity(genesis.pid, alias, store.home, keys["next"].seed.hex())

@@ -34,7 +34,7 @@ from modelnet.hashing import CORES, FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow
-from modelnet.stores.keyring import load_keys, own_publishers
+from modelnet.stores.keyring import load_genesis, load_keys, own_publishers
 from modelnet.stores.local import LocalStore, open_store
 
 __all__ = ["RELATIONS", "ChunkCount", "Publication", "publish"]
@@ -147,10 +147,9 @@ def _signer(store: LocalStore, publisher: str | None, passphrase: str | None) ->
         )  # fmt: skip
     else:
         pid = own[0]
-    entry = store.index.genesis(pid)
-    if entry is None:
-        raise UnavailableError("the publisher's first log entry is gone", rule="missing", wanted=pid)
-    return Genesis.verify(entry, pid), load_keys(store.home.keys, pid, passphrase)["release"]
+    genesis = load_genesis(store.home.keys, pid)
+    store.index.add_publisher(pid, genesis.envelope.encoded)  # an index that was set aside does not know it any more
+    return genesis, load_keys(store.home.keys, pid, passphrase)["release"]
 
 
 def _lineage(store: LocalStore, derived_from: str | None, relation: str | None) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Private keys at rest: one file of five seeds, sealed with a passphrase unless the user chose not to.
 
+    keys/<pid>.genesis   the publisher's first log entry, exact bytes: it cannot be made again
     keys/<pid>.json   {"v": 1, "pid": pid, "kdf": "argon2id", "ops": n, "mem": bytes, "salt": hex, "box": hex}
                       {"v": 1, "pid": pid, "seeds": {role: hex}}           made with --no-passphrase
 
@@ -15,11 +16,11 @@ from pathlib import Path
 
 from modelnet import durable
 from modelnet.core import strictjson
-from modelnet.core.identity import PID
+from modelnet.core.identity import MAX_GENESIS, PID, Genesis
 from modelnet.core.keys import SigningKey
 from modelnet.errors import MalformedError, TrustError, UnavailableError, UsageError
 
-__all__ = ["ROLES", "draw_keys", "is_locked", "load_keys", "own_publishers", "save_keys"]
+__all__ = ["ROLES", "draw_keys", "is_locked", "load_genesis", "load_keys", "own_publishers", "save_keys"]
 
 ROLES = ("root", "release", "log", "beat", "next")
 KEPT = ROLES[:-1]
@@ -32,8 +33,9 @@ def draw_keys() -> dict[str, SigningKey]:
     return {role: SigningKey.from_seed(os.urandom(32)) for role in ROLES}
 
 
-def save_keys(folder: Path, pid: str, keys: Mapping[str, SigningKey], passphrase: str | None) -> Path:
-    """Write the keys of `pid` into `folder`, sealed when there is a passphrase; return the file."""
+def save_keys(folder: Path, genesis: Genesis, keys: Mapping[str, SigningKey], passphrase: str | None) -> Path:
+    """Write a publisher's genesis and keys into `folder`, sealed when there is a passphrase; return the key file."""
+    pid = genesis.pid
     seeds = {role: keys[role].seed.hex() for role in KEPT}
     fields: dict[str, object] = {"v": 1, "pid": pid}
     if passphrase is None:
@@ -47,6 +49,8 @@ def save_keys(folder: Path, pid: str, keys: Mapping[str, SigningKey], passphrase
         box = bytes(secret.SecretBox(key).encrypt(strictjson.dump(seeds)))
         fields |= {"kdf": "argon2id", "ops": ops, "mem": memory, "salt": salt.hex(), "box": box.hex()}
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The genesis goes first: keys without it would speak for nobody.
+    durable.write(folder / f"{pid}.genesis", genesis.envelope.encoded)
     path = folder / f"{pid}.json"
     durable.write(path, strictjson.dump(fields), mode=0o600)
     return path
@@ -55,6 +59,17 @@ def save_keys(folder: Path, pid: str, keys: Mapping[str, SigningKey], passphrase
 def own_publishers(folder: Path) -> list[str]:
     """Return the pids whose keys are in `folder`."""
     return sorted(path.stem for path in folder.glob("*.json") if PID.fullmatch(path.stem))
+
+
+def load_genesis(folder: Path, pid: str) -> Genesis:
+    """Return the verified genesis of a publisher whose keys are in `folder`."""
+    path = folder / f"{pid}.genesis"
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_GENESIS + 1)
+    except OSError as error:
+        raise UnavailableError(f"cannot read the genesis: {error.strerror}", rule="keys", path=str(path)) from error
+    return Genesis.verify(content, pid)
 
 
 def load_keys(folder: Path, pid: str, passphrase: str | None) -> dict[str, SigningKey]:
