@@ -92,6 +92,7 @@ REFUSED = {
     "space first": (safetensors_raw(b" {}"), "not-json"),
     "NUL padding": (safetensors_raw(b"{}\0\0"), "not-json"),
     "two objects": (safetensors_raw(b"{}{}"), "not-json"),
+    "closed twice": (safetensors_raw(b"{}     }"), "not-json"),
     "unfinished": (safetensors_raw(b'{"a":'), "not-json"),
     "trailing comma": (safetensors_raw(b'{"__metadata__":{},}'), "not-json"),
     "deep nesting": (safetensors_raw(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "not-json"),
