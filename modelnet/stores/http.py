@@ -35,6 +35,7 @@ MAX_LOG = 16 * 1024 * 1024
 MAX_ERROR = 4096
 FRAME_PREFIX = 64  # a varint and a CID of 36 bytes
 NODE_MOST = 72 * 1024  # 1,024 links of about 60 bytes, framed
+CHUNK_CID = b"\x01\x55\x1e\x20"  # how the CID of a chunk begins: version 1, raw, BLAKE3, 32 bytes
 NODES_ABOVE = 8  # levels of a file's DAG
 
 Deliver = Callable[[Sequence[tuple[int, memoryview]]], None]
@@ -287,16 +288,10 @@ class _CarRun:
         return begin
 
     def _frame(self, frame: memoryview) -> None:
-        cid, body = Cid.read(frame[:128])
-        block = frame[body:]
-        if cid.codec != RAW:
-            if cid not in self.nodes:
-                raise self._lie("a node that was not asked for", "nodes of the file", cid)
-            cid.verify(block, source=self.url)
+        if frame[:4] != CHUNK_CID or (indexes := self.wanted.get(bytes(frame[4:36]))) is None:
+            self._node(frame)
             return
-        indexes = self.wanted.get(cid.digest)
-        if indexes is None or cid.code != BLAKE3:
-            raise self._lie("a block that was not asked for", f"chunks of {self.tree.entry.path}", cid)
+        block = frame[36:]
         digest = blake3_digest(block)
         for index in indexes:
             self.tree.check(index, digest, source=self.url)
@@ -304,6 +299,13 @@ class _CarRun:
         self.ready_bytes += len(block)
         if self.ready_bytes >= BATCH:
             self._flush()
+
+    def _node(self, frame: memoryview) -> None:
+        """Check a frame that is no chunk of the run: it must be a node of the file."""
+        cid, body = Cid.read(frame[:128])
+        if cid not in self.nodes:
+            raise self._lie("a block that was not asked for", f"chunks and nodes of {self.tree.entry.path}", cid)
+        cid.verify(frame[body:], source=self.url)
 
     def _flush(self) -> None:
         if self.ready:
