@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import socket
 import time
 import traceback
@@ -34,6 +35,8 @@ MAX_HEAD = 16 * 1024  # a request line and headers; browsers send under 8 KiB
 RECEIVE = 64 * 1024  # bytes taken from the socket at once
 IOV = 512  # buffers of one gather write; POSIX systems allow 1,024
 LINGER_BYTES = 4 * 1024 * 1024  # what is read and thrown away so that our last answer is not lost in a reset
+
+_ABSOLUTE = re.compile(r"^https?://[^/?#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +131,18 @@ class Connection:
         opening: Sequence[Buffer] = ()
         try:
             response = session.respond(_request(head))
-            if head.method == b"HEAD":
-                response = replace(response, body=b"")
-            elif not isinstance(response.body, bytes | memoryview):
+            if head.method != b"HEAD" and not isinstance(response.body, bytes | memoryview):
                 opening = next(response.body, ())  # what refuses here is answered as a refusal
         except Refusal as refusal:
             response = refuse(refusal)
         except Exception as error:  # noqa: BLE001  (the boundary: a bug of ours costs one answer, not the node)
             _report(error, head)
             response = refuse(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"))
+        if head.method == b"HEAD":
+            response = replace(response, body=b"")
         if not self._send(response, opening, closing=closing):
             return False
-        if closing or self._http.our_state is h11.MUST_CLOSE:
+        if closing or self._stopping or self._http.our_state is h11.MUST_CLOSE:
             self._linger()
             return False
         self._http.start_next_cycle()
@@ -222,10 +225,11 @@ def shut(sock: socket.socket, how: int) -> None:
 
 
 def _request(head: h11.Request) -> Request:
-    target = head.target.decode("ascii", "strict")
-    if not target.startswith("/"):
+    target = head.target.decode("ascii")
+    # RFC 9112 §3.2.2: "a server MUST accept the absolute-form in requests", which is for proxies.
+    path, _, query = _ABSOLUTE.sub("", target).partition("?")
+    if not path.startswith("/"):
         raise bad_request("the request target is not a path")
-    path, _, query = target.partition("?")
     # Doors never see credentials: no door here has a use for them, so none can log or forward them.
     headers = tuple(
         (name.decode("ascii"), value.decode("latin-1"))

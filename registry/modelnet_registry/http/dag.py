@@ -158,6 +158,10 @@ class Walk:
         end = self._path.end
         if self._path.inside or (end.codec != RAW and self._scope.name == "block"):
             yield from self._node(end, _block(self._blocks, end))
+        elif end.codec == RAW:
+            size = self._raw_size(end)
+            self._scope.window(size)  # refuses a range that lies outside
+            yield from self._leaf(end, size)
         else:
             yield from self._below(end, None, 0)
 
@@ -184,14 +188,16 @@ class Walk:
             yield Visit(cid, len(block), block)
 
     def _leaf(self, cid: Cid, size: int | None) -> Iterator[Visit]:
+        if self._count(cid):
+            yield Visit(cid, self._raw_size(cid) if size is None else size, None)
+
+    def _raw_size(self, cid: Cid) -> int:
         if cid.code == IDENTITY:
-            return
-        if size is None:
-            size = self._blocks.sizes([cid]).get(cid)
+            return len(cid.digest)
+        size = self._blocks.sizes([cid]).get(cid)
         if size is None:
             raise Refusal(HTTPStatus.NOT_FOUND, f"block {cid} is not here")
-        if self._count(cid):
-            yield Visit(cid, size, None)
+        return size
 
     def _below(self, cid: Cid, size: int | None, depth: int) -> Iterator[Visit]:
         """Yield `cid` and what the scope wants below it; `size` is a raw block's, where its parent tells."""

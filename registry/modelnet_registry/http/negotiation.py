@@ -21,6 +21,7 @@ CAR = "application/vnd.ipld.car"
 FORMATS = {"raw": RAW_BLOCK, "car": CAR}
 SCOPES = ("block", "entity", "all")
 ORDERS = ("dfs", "unk")  # we always walk depth first, which whoever asks for an unknown order accepts too
+PARAMETERS = ("version", "order", "dups")
 MAX_ACCEPT = 32  # media ranges of one header
 
 _ENTITY_BYTES = re.compile(r"(-?[0-9]{1,18}):(\*|-?[0-9]{1,18})")
@@ -48,12 +49,13 @@ def negotiate(request: Request, query: Mapping[str, str]) -> Wanted:
     """Return what `request` asks for; raise 400 or 406 where that is nothing we have."""
     offers = _accepted(request.header("accept") or "")
     media, parameters = _choose(query.get("format"), offers)
+    told = "format" in query and all(kind == media or "*" in kind for kind, _ in offers)
     if media == RAW_BLOCK:
-        return Wanted(media, Scope("block"), dups=False, negotiated="format" not in query)
-    merged = {name: query.get(f"car-{name}", parameters.get(name, "")) for name in ("version", "order", "dups")}
+        return Wanted(media, Scope("block"), dups=False, negotiated=not told)
+    told = told and all(query.get(f"car-{name}") == parameters[name] for name in PARAMETERS if name in parameters)
+    merged = {name: query.get(f"car-{name}", parameters.get(name, "")) for name in PARAMETERS}
     if not _supported(merged):
         raise bad_request("only version=1, order=dfs and dups=y or dups=n are offered")
-    told = "format" in query and all(query.get(f"car-{name}", "") == value for name, value in merged.items())
     return Wanted(media, _scope(query), dups=merged["dups"] == "y", negotiated=not told)
 
 

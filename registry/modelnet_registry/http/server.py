@@ -35,6 +35,7 @@ RETRY_AFTER_S = 5
 BACKLOG = 128
 GRACE_S = 4.0  # for responses that are being sent when the server stops
 FORCE_S = 1.0  # for threads to end once their sockets are shut
+MAX_PORT = 65_535
 ACCEPT_PAUSE_S = 0.1  # when the system has no descriptor left, until one is freed
 
 REFUSAL_LIMITS = Limits(idle_s=2.0, head_s=2.0, send_s=2.0, linger_s=1.0)
@@ -175,6 +176,8 @@ class Server:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
+        if not 0 <= port <= MAX_PORT:
+            raise OverflowError("there is no such port")  # noqa: TRY301  (getaddrinfo would fold it)
         found = socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         both = host == "::" and socket.has_dualstack_ipv6()
