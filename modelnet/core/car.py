@@ -42,7 +42,8 @@ def read_header(data: bytes, offset: int = 0) -> tuple[list[Cid], int]:
     if position + length > len(data):
         raise MalformedError("CAR header is cut off", rule="car", offset=offset)
     fields = dagcbor.decode(data[position : position + length])
-    if not isinstance(fields, dict) or fields.get("version") != 1:
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if version != 1 or type(version) is not int:  # true and 1.0 are equal to 1 in Python, not in DAG-CBOR
         raise MalformedError("not a CARv1 header", rule="car", offset=position)
     roots = fields.get("roots")
     if not isinstance(roots, list) or not all(isinstance(root, Cid) for root in roots):

@@ -144,6 +144,8 @@ class Cid:
         """Raise `IntegrityError` unless `block` hashes to this CID."""
         if self.code == IDENTITY:
             matches = bytes(block) == self.digest
+        elif self.code not in (BLAKE3, SHA2_256):
+            raise MalformedError("CID of a hash that we do not know", rule="cid", got=self, source=source)
         else:
             matches = Cid.of(self.codec, block, self.code).digest == self.digest
         if not matches:

@@ -66,6 +66,8 @@ def _encode(value: Any, out: bytearray, depth: int) -> None:
             for item in value:
                 _encode(item, out, depth + 1)
         case dict():
+            if not all(isinstance(key, str) for key in value):
+                raise ValueError("map keys are strings in DAG-CBOR")
             out += _head(MAP, len(value))
             # Length first, then bytes: RFC 7049 §3.9, which DAG-CBOR keeps.
             for key in sorted(value, key=lambda key: (len(key.encode()), key.encode())):
@@ -115,9 +117,12 @@ def _decode(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
         return items, position
     if major == MAP:
         return _decode_map(data, position, number, depth)
-    link, end = _decode(data, position, depth + 1)
-    if number != 42 or not isinstance(link, bytes) or not link.startswith(b"\x00"):
+    # A tag is followed by bytes at once, so tags cannot nest and a link is no deeper than any other leaf.
+    if number != 42 or data[position] >> 5 != BYTES:
         raise MalformedError("only CID links may be tagged", rule="dag-cbor", offset=offset, wanted=42, got=number)
+    link, end = _decode(data, position, depth)
+    if not link.startswith(b"\x00"):
+        raise MalformedError("CID link lacks its multibase prefix", rule="dag-cbor", offset=position)
     return Cid.decode(link[1:]), end
 
 
