@@ -30,14 +30,12 @@ from modelnet.errors import IntegrityError, MalformedError, UnavailableError, Us
 from modelnet.formats import read_layout, sniff
 from modelnet.formats.layout import Layout, Span, cover
 
-__all__ = ["CORES", "FileSource", "HashedFile", "hash_file"]
+__all__ = ["FileSource", "HashedFile", "hash_file"]
 
 WINDOW = 8 * 1024 * 1024  # bytes read at once
 IN_FLIGHT = 4  # windows in memory for each file
 SMALL = 1024 * 1024  # below this a file is hashed in one go, without threads
 GIT_BLOB = 1024 * 1024  # larger files are named by sha256 on the Hub (LFS), so no git digest is kept
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 Advance = Callable[[int], None]
 ChunkRow = tuple[bytes, int, int]  # digest, offset, size

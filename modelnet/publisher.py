@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelnet.checking import CORES
 from modelnet.core.chunking import GRID_1, PLANS
 from modelnet.core.cid import DAG_CBOR, Cid
 from modelnet.core.identity import Genesis
@@ -30,7 +31,7 @@ from modelnet.errors import MalformedError, UnavailableError, UsageError
 from modelnet.formats import onnx
 from modelnet.formats.layout import Span
 from modelnet.gate import find_release, resolve_publisher
-from modelnet.hashing import CORES, FileSource, HashedFile, hash_file
+from modelnet.hashing import FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow

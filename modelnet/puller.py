@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelnet.checking import check_chunks, open_file
+from modelnet.checking import CORES, check_chunks, open_file
 from modelnet.core.cid import RAW, Cid
 from modelnet.core.filetree import FileTree, inner_nodes, parse_file_node
 from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
@@ -30,7 +30,6 @@ from modelnet.core.unixfs import Child, Node
 from modelnet.errors import IntegrityError, UnavailableError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
 from modelnet.gate import admit, check_pin, choose, resolve_publisher
-from modelnet.hashing import CORES
 from modelnet.partial import Partial, disk_errors
 from modelnet.progress import SILENT, Progress
 from modelnet.resolve import Resolved, resolve_from

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelnet.checking import verify_file
+from modelnet.checking import CORES, verify_file
 from modelnet.core.cid import DAG_PB, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.core.manifest import Manifest
@@ -26,7 +26,6 @@ from modelnet.core.release import Release
 from modelnet.core.unixfs import parse_node
 from modelnet.errors import MalformedError, ModelnetError
 from modelnet.gate import admit, find_row, open_manifest
-from modelnet.hashing import CORES
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, Index, ReleaseRow

@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelnet.checking import verify_file
+from modelnet.checking import CORES, verify_file
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.release import Release
 from modelnet.errors import IntegrityError, TrustError, UnavailableError, UsageError
 from modelnet.gate import admit, find_row, open_manifest
-from modelnet.hashing import CORES
 from modelnet.progress import SILENT, Progress
 from modelnet.puller import Knowledge
 from modelnet.stores.home import Home

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from modelnet.formats.layout import Span
+if TYPE_CHECKING:
+    from modelnet.formats.layout import Span
 
 __all__ = ["FIXED_1M", "GRID_1", "MAX_CHUNK", "PLANS", "Region", "cdc_sizes", "cut", "cut_content", "regions"]
 

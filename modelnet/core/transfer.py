@@ -22,7 +22,6 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median
 
 from modelnet.core.filetree import FileTree
 
@@ -321,9 +320,9 @@ class Transfer:
         rate = lease.received / age
         if rate < LEAST_RATE:
             return f"slow: {rate:.0f} bytes a second"
-        rates = [other.goodput / max(other.slots, 1) for other in self.sources.values() if other.goodput]
-        if len(rates) > 1 and rate < SLOW_SHARE * median(rates):
-            return f"slow: {rate / MIB:.2f} MiB/s where others give {median(rates) / MIB:.1f}"
+        rates = sorted(other.goodput / max(other.slots, 1) for other in self.sources.values() if other.goodput)
+        if len(rates) > 1 and rate < SLOW_SHARE * (median := rates[len(rates) // 2]):
+            return f"slow: {rate / MIB:.2f} MiB/s where others give {median / MIB:.1f}"
         return None
 
     def _release(self, lease: Lease) -> SourceState:
