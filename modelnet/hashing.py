@@ -26,11 +26,12 @@ from modelnet.core import chunking
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.manifest import FileEntry
 from modelnet.core.unixfs import Child, balanced
+from modelnet.cutting import content_cuts
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
 from modelnet.formats import read_layout, sniff
 from modelnet.formats.layout import Layout, Span, cover
 
-__all__ = ["FileSource", "HashedFile", "hash_file"]
+__all__ = ["SMALL", "FileSource", "HashedFile", "hash_file"]
 
 WINDOW = 8 * 1024 * 1024  # bytes read at once
 IN_FLIGHT = 4  # windows in memory for each file
@@ -190,8 +191,7 @@ class _Hasher:
         """Hash the whole file; return its chunks in order."""
         if self.source.size <= SMALL:
             return self._whole(regions)
-        if regions is not None:
-            self.blake3 = blake3.blake3(max_threads=blake3.blake3.AUTO)
+        self.blake3 = blake3.blake3(max_threads=blake3.blake3.AUTO)
         chunks: list[ChunkRow] = []
         with ThreadPoolExecutor(1) as in_order_sha, ThreadPoolExecutor(1) as in_order_blake3:
             free = deque(memoryview(bytearray(WINDOW)) for _ in range(IN_FLIGHT))
@@ -204,7 +204,7 @@ class _Hasher:
                     digest.result()
                 free.append(buffer)
 
-            for offset, lengths, buffer in self._windows(regions, free, land):
+            for offset, lengths, buffer in self._windows(self._cuts(regions), free, land):
                 view = buffer[: sum(lengths)]
                 flying.append((
                     buffer,
@@ -216,55 +216,51 @@ class _Hasher:
                 land()
         return chunks
 
+    def _cuts(self, regions: list[chunking.Region] | None) -> Iterator[int]:
+        """Return the lengths of the chunks: on the regions' grids, else where the content decides."""
+        if regions is not None:
+            return (length for region in regions for _, length in chunking.cut(region))
+        sizes = chunking.cdc_sizes(self.source.size)
+        if sizes is None:
+            raise ValueError("a file this small has no content-defined cuts")
+        return content_cuts(self.source.handle, self.source.size, sizes)
+
     def _update(self, view: memoryview) -> None:
         self.blake3.update(view)
 
     def _whole(self, regions: list[chunking.Region] | None) -> list[ChunkRow]:
-        content = memoryview(self.source.read(0, self.source.size))
+        content = memoryview(bytearray(self.source.size))
+        self._fill(0, content)
         self.blake3.update(content)
         self.sha256.update(content)
         if len(content) < GIT_BLOB:
             header = b"blob %d\0" % len(content)
             self.git_sha1 = hashlib.sha1(header + content, usedforsecurity=False).digest()
-        if regions is None:
-            sizes = chunking.cdc_sizes(len(content))
-            lengths = chunking.cut_content(content, sizes, last=True) if sizes else [len(content)]
-        else:
-            lengths = [length for region in regions for _, length in chunking.cut(region)] or [0]
+        lengths = list(self._cuts(regions)) or [0]
         self.advance(len(content))
         return _hash_chunks(content, 0, lengths)
 
     def _windows(
-        self, regions: list[chunking.Region] | None, free: deque[memoryview], land: Callable[[], None]
+        self, cuts: Iterator[int], free: deque[memoryview], land: Callable[[], None]
     ) -> Iterator[tuple[int, list[int], memoryview]]:
         """Yield (offset, chunk lengths, buffer that holds them) for one window after another, waiting for a buffer."""
-        cuts = None if regions is None else [length for region in regions for _, length in chunking.cut(region)]
-        offset = taken = 0
-        while offset < self.source.size:
+        offset = 0
+        waiting = next(cuts, None)
+        while waiting is not None:
+            lengths: list[int] = []
+            total = 0
+            while waiting is not None and total + waiting <= WINDOW:
+                lengths.append(waiting)
+                total += waiting
+                waiting = next(cuts, None)
             if not free:
                 land()
             buffer = free.popleft()
-            if cuts is None:
-                lengths = self._read_cdc(offset, buffer)
-            else:
-                end = taken
-                total = 0
-                while end < len(cuts) and total + cuts[end] <= WINDOW:
-                    total += cuts[end]
-                    end += 1
-                lengths, taken = cuts[taken:end], end
-                self._fill(offset, buffer[:total])
+            self._fill(offset, buffer[:total])
             yield offset, lengths, buffer
-            offset += sum(lengths)
-
-    def _read_cdc(self, offset: int, buffer: memoryview) -> list[int]:
-        """Fill `buffer` and return the content-defined chunks in it; what follows the last cut is read again."""
-        sizes = chunking.cdc_sizes(self.source.size)
-        if sizes is None:
-            raise ValueError("a file this small has no content-defined cuts")
-        length = min(len(buffer), self.source.size - offset)
-        self._fill(offset, buffer[:length])
-        return chunking.cut_content(buffer[:length], sizes, last=offset + length == self.source.size)
+            offset += total
+        if offset != self.source.size:
+            raise _changed(self.source.path, "it became shorter")
 
     def _fill(self, offset: int, view: memoryview) -> None:
         done = 0

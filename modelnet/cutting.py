@@ -1,0 +1,158 @@
+"""Content-defined cuts of a large file, on several cores.
+
+The compiled FastCDC holds the interpreter lock, so threads do not help. A few worker processes each cut a segment as if
+a chunk began at its start. Where the true cuts meet a worker's cuts they are the same from there on, because a cut
+depends only on the bytes after the one before it; in between, a few chunks are cut here. The result is exactly that of
+cutting from the first byte, whether workers ran, failed or never started.
+
+    worker   python -I -c "from modelnet.cutting import serve; serve()" HANDLE SIZE LEAST AVERAGE MOST
+             stdin: a line `offset end`; stdout: a count, then that many offsets, all u64 of the machine
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Self
+
+from modelnet.checking import CORES
+from modelnet.core import chunking
+
+__all__ = ["content_cuts", "serve"]
+
+WINDOW = 8 * 1024 * 1024  # bytes read at once
+SEGMENT = 32 * 1024 * 1024  # bytes a worker cuts at a time
+PARALLEL_ABOVE = 256 * 1024 * 1024  # below this a worker's start costs more than it brings
+WORKERS = max(0, min(3, CORES - 1))  # one core is busy with SHA-256
+
+SCRIPT = "from modelnet.cutting import serve; serve()"
+
+Sizes = tuple[int, int, int]
+
+
+def content_cuts(handle: int, size: int, sizes: Sizes) -> Iterator[int]:
+    """Yield the length of each chunk of the open file of `size` bytes, in order."""
+    if size < PARALLEL_ABOVE or WORKERS < 2:
+        return _lengths(_cut_from(handle, 0, size, size, sizes))
+    return _lengths(_stitch(handle, size, sizes))
+
+
+def _lengths(cuts: Iterator[int]) -> Iterator[int]:
+    before = 0
+    for cut in cuts:
+        yield cut - before
+        before = cut
+
+
+def _cut_from(handle: int, offset: int, end: int, size: int, sizes: Sizes, *, window: int = WINDOW) -> Iterator[int]:
+    """Yield the cuts after `offset`, up to the first one at or after `end`."""
+    buffer = memoryview(bytearray(window))
+    while offset < end:
+        length = min(window, size - offset)
+        read = os.preadv(handle, [buffer[:length]], offset)
+        if read < length:
+            return  # the file became shorter; whoever hashes it notices
+        for count in chunking.cut_content(buffer[:length], sizes, last=offset + length == size):
+            offset += count
+            yield offset
+            if offset >= end:
+                return
+
+
+def _stitch(handle: int, size: int, sizes: Sizes) -> Iterator[int]:
+    """Yield all cuts, from the workers' segments where they meet the true ones."""
+    starts = deque(range(0, size, SEGMENT))
+    position = 0
+    with _Workers(handle, size, sizes) as workers:
+        for _ in range(2 * WORKERS):
+            workers.ask(starts)
+        for start in range(0, size, SEGMENT):
+            end = min(start + SEGMENT, size)
+            guessed = workers.answer(start)
+            workers.ask(starts)
+            known = {cut: place for place, cut in enumerate(guessed)}
+            while position < end:
+                place = -1 if position == start else known.get(position)
+                if place is not None and place + 1 < len(guessed):
+                    yield from guessed[place + 1 :]
+                    position = guessed[-1]
+                    break
+                # Not met yet: cut one chunk here. A window of the largest chunk is enough for it.
+                before = position
+                for position in _cut_from(handle, before, before + 1, size, sizes, window=sizes[2]):
+                    yield position
+                if position == before:
+                    return
+
+
+class _Workers:
+    """The processes, and which of them was asked for which segment."""
+
+    def __init__(self, handle: int, size: int, sizes: Sizes) -> None:
+        self._size = size
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._asked: dict[int, subprocess.Popen[bytes]] = {}
+        self._turn = 0
+        command = [sys.executable, "-I", "-c", SCRIPT]
+        for _ in range(WORKERS if sys.executable else 0):
+            with suppress(OSError):
+                self._processes.append(
+                    subprocess.Popen(
+                        [*command, *map(str, (handle, size, *sizes))], pass_fds=[handle],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                    )
+                )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()
+            process.wait()
+
+    def ask(self, starts: deque[int]) -> None:
+        """Give the next segment to the next worker."""
+        if not starts or not self._processes:
+            return
+        start = starts.popleft()
+        process = self._processes[self._turn % len(self._processes)]
+        self._turn += 1
+        assert process.stdin is not None  # noqa: S101  (a pipe was asked for)
+        with suppress(OSError):
+            process.stdin.write(b"%d %d\n" % (start, min(start + SEGMENT, self._size)))
+            process.stdin.flush()
+            self._asked[start] = process
+
+    def answer(self, start: int) -> array[int]:
+        """Return the worker's cuts for the segment at `start`; none when it has no answer."""
+        cuts = array("Q")
+        process = self._asked.pop(start, None)
+        if process is None or process.stdout is None:
+            return cuts
+        count = int.from_bytes(process.stdout.read(8), sys.byteorder)
+        content = process.stdout.read(8 * count) if count <= SEGMENT else b""
+        if len(content) % 8 == 0:
+            cuts.frombytes(content)
+        # Believed only as far as it is plausible: a worker that was killed while writing must not cut anything wrong.
+        plausible = all(before < after <= self._size for before, after in zip([start, *cuts], cuts, strict=False))
+        return cuts if plausible else array("Q")
+
+
+def serve() -> None:
+    """Cut the segments that stdin names, until it ends. Run in a process of its own."""
+    handle, size, least, average, most = map(int, sys.argv[1:6])
+    for line in sys.stdin:
+        offset, end = map(int, line.split())
+        cuts = array("Q", _cut_from(handle, offset, end, size, (least, average, most)))
+        sys.stdout.buffer.write(len(cuts).to_bytes(8, sys.byteorder) + cuts.tobytes())
+        sys.stdout.buffer.flush()
