@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +25,14 @@ from modelnet.core.identity import Genesis
 from modelnet.core.keys import SigningKey
 from modelnet.core.manifest import MAX_FILES, Manifest
 from modelnet.core.names import check_name, check_version
-from modelnet.core.paths import check_paths
+from modelnet.core.paths import MAX_PATH, check_paths
 from modelnet.core.release import Release, sign_release
 from modelnet.core.tree import build_tree
 from modelnet.errors import MalformedError, UnavailableError, UsageError
 from modelnet.formats import onnx
 from modelnet.formats.layout import Span
 from modelnet.gate import find_release, resolve_publisher
-from modelnet.hashing import FileSource, HashedFile, hash_file
+from modelnet.hashing import SMALL, FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow
@@ -124,9 +125,10 @@ def publish(
     if parents := _parents(store, genesis.pid, name, version):
         extra["parents"] = parents
     # Parsing what was built refuses, before anything is signed, what a puller would refuse.
-    manifest = Manifest.parse(Manifest(name, version, tree.cid, tuple(file.entry for file in hashed), extra).encode())
+    block = Manifest(name, version, tree.cid, tuple(file.entry for file in hashed), extra).encode()
+    manifest = Manifest.parse(block)
     release = _existing(store, genesis, manifest) or sign_release(manifest, genesis, key, channels=channels)
-    blocks.append((Cid.of(DAG_CBOR, manifest.encode()), manifest.encode()))
+    blocks.append((Cid.of(DAG_CBOR, block), block))
     count = _count(store, hashed)
     for file in hashed:
         file.check_unchanged()
@@ -226,6 +228,8 @@ def _walk(folder: Path, prefix: str, found: _Found) -> None:
                 hint="replace it by the file it points to; a release holds the bytes themselves",
             )  # fmt: skip
         elif entry.is_dir(follow_symlinks=False):
+            if len(path) >= MAX_PATH:  # nothing below could be published, and the tree may have no end
+                raise UsageError("unsafe path: it is too long", rule="path", path=path, wanted=f"{MAX_PATH} bytes")
             _walk(Path(entry.path), path + "/", found)
         elif entry.is_file(follow_symlinks=False):
             found.paths.append(path)
@@ -236,34 +240,44 @@ def _walk(folder: Path, prefix: str, found: _Found) -> None:
 
 
 def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
+    """Hash every file: large ones side by side on threads, small ones here, where a thread would cost more."""
     external = _external_spans(found)
-    total = 0
-    for path in found.paths:
-        try:
-            total += (found.base / path).stat(follow_symlinks=False).st_size
-        except OSError as error:
-            raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=path) from error
-    progress.begin("hashing", total)
+    sizes = [_size(found, path) for path in found.paths]
+    stopped = threading.Event()
+
+    def advance(count: int) -> None:
+        if stopped.is_set():
+            raise InterruptedError
+        progress.advance("disk", count)
+
+    progress.begin("hashing", sum(sizes))
     with ThreadPoolExecutor(CORES) as chunks, ThreadPoolExecutor(min(FILES_AT_ONCE, CORES)) as files:
-        jobs = [
-            files.submit(
-                hash_file,
-                found.base / path,
-                path,
-                plan=plan,
-                pool=chunks,
-                advance=lambda count: progress.advance("disk", count),
-                external=external.get(path, ()),
+
+        def hashed(path: str) -> HashedFile:
+            return hash_file(
+                found.base / path, path, plan=plan, pool=chunks, advance=advance, external=external.get(path, ())
             )
-            for path in found.paths
-        ]  # fmt: skip
+
+        jobs = {
+            path: files.submit(hashed, path) for path, size in zip(found.paths, sizes, strict=True) if size > SMALL
+        }
         try:
-            hashed = [job.result() for job in jobs]
+            here = {path: hashed(path) for path in found.paths if path not in jobs}
+            done = [here[path] if path in here else jobs[path].result() for path in found.paths]
         except BaseException:
+            # What is being hashed stops at its next window: an interrupt does not wait for gigabytes.
+            stopped.set()
             files.shutdown(cancel_futures=True)
             raise
     progress.end()
-    return hashed
+    return done
+
+
+def _size(found: _Found, path: str) -> int:
+    try:
+        return (found.base / path).stat(follow_symlinks=False).st_size
+    except OSError as error:
+        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=path) from error
 
 
 def _external_spans(found: _Found) -> dict[str, tuple[Span, ...]]:
