@@ -258,9 +258,7 @@ def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
                 found.base / path, path, plan=plan, pool=chunks, advance=advance, external=external.get(path, ())
             )
 
-        jobs = {
-            path: files.submit(hashed, path) for path, size in zip(found.paths, sizes, strict=True) if size > SMALL
-        }
+        jobs = {path: files.submit(hashed, path) for path, size in zip(found.paths, sizes, strict=True) if size > SMALL}
         try:
             here = {path: hashed(path) for path in found.paths if path not in jobs}
             done = [here[path] if path in here else jobs[path].result() for path in found.paths]
