@@ -31,8 +31,10 @@ CONNECT_S = 10.0
 READ_S = 15.0  # one read; the watcher of a transfer breaks off earlier
 BUFFER = 4 * 1024 * 1024  # bytes of a CAR stream in memory for each connection
 BATCH = 1024 * 1024  # verified bytes handed over together, so that writes are large
+PIECE = 64 * 1024  # bytes of a single block or a log read at once, so that a slow source is seen to be alive
 MAX_LOG = 16 * 1024 * 1024
 MAX_ERROR = 4096
+MAX_SAID = 80  # characters of a source's own words that an error repeats
 FRAME_PREFIX = 64  # a varint and a CID of 36 bytes
 NODE_MOST = 72 * 1024  # 1,024 links of about 60 bytes, framed
 CHUNK_CID = b"\x01\x55\x1e\x20"  # how the CID of a chunk begins: version 1, raw, BLAKE3, 32 bytes
@@ -119,7 +121,7 @@ class Connection:
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             # AttributeError, ValueError: http.client's own when `abort` closed the socket between its steps.
             self._http.close()
-            what = "it was broken off" if self._aborted else str(error) or type(error).__name__
+            what = "it was broken off" if self._aborted else _printable(str(error)) or type(error).__name__
             raise UnavailableError(f"no answer: {what}", rule="connection", source=self.source.url) from error
         except BaseException:
             self._http.close()
@@ -144,7 +146,7 @@ class Connection:
     def _check_status(self, response: http.client.HTTPResponse) -> None:
         if response.status == http.HTTPStatus.OK:
             return
-        status, reason = response.status, response.reason[:80]
+        status, reason = response.status, _printable(response.reason)
         if not (response.length is not None and response.length <= MAX_ERROR):
             self._http.close()
         else:
@@ -176,21 +178,32 @@ class Connection:
             position = end
         return entries
 
-    def _read(self, response: http.client.HTTPResponse, limit: int, what: str) -> bytes:
-        content = response.read(limit + 1)
-        if len(content) > limit:
-            raise IntegrityError(
-                f"{what} is longer than it can be",
-                rule="too-long", wanted=f"at most {limit} bytes", got="more", source=self.source.url,
-            )  # fmt: skip
-        return content
+    def _read(self, response: http.client.HTTPResponse, limit: int, what: str, tick: Tick = lambda _: None) -> bytes:
+        # Never `response.read(limit)`: it returns what came when the source hangs up, and an abort would look like a
+        # lie; and of a chunk that claims -1 bytes it reads without end.
+        content = bytearray()
+        piece = memoryview(bytearray(PIECE))
+        while count := _read_some(response, piece):
+            tick(count)
+            content += piece[:count]
+            if len(content) > limit:
+                raise IntegrityError(
+                    f"{what} is longer than it can be",
+                    rule="too-long", wanted=f"at most {limit} bytes", got="more", source=self.source.url,
+                )  # fmt: skip
+        self.check_ended(response)
+        return bytes(content)
+
+    def check_ended(self, response: http.client.HTTPResponse) -> None:
+        """Raise `UnavailableError` when the body ended because the connection did."""
+        if response.length or self._aborted:
+            raise UnavailableError("the answer broke off", rule="connection", source=self.source.url)
 
     def chunk(self, tree: FileTree, index: int, deliver: Deliver, tick: Tick) -> None:
         """Fetch one chunk by its own CID and deliver it, verified."""
         wanted = Cid(RAW, BLAKE3, tree.digest_of(index))
         with self._request(f"/ipfs/{wanted}?format=raw", "application/vnd.ipld.raw") as response:
-            content = self._read(response, tree.size_of(index), "chunk")
-        tick(len(content))
+            content = self._read(response, tree.size_of(index), "chunk", tick)
         tree.check(index, blake3_digest(content), source=self.source.url)
         deliver([(index, memoryview(content))])
 
@@ -224,6 +237,7 @@ class _CarRun:
     """Reads one CAR stream of a run: frames are hashed where they arrive, and handed over without a copy."""
 
     def __init__(self, connection: Connection, tree: FileTree, chunks: range, deliver: Deliver, tick: Tick) -> None:
+        self.connection = connection
         self.url = connection.source.url
         self.buffer = connection.buffer()
         self.tree = tree
@@ -260,8 +274,7 @@ class _CarRun:
                 raise self._lie("the CAR stream is longer than what was asked for", self.limit, self.total)
             begin = self._frames(begin, fill)
         self._flush()
-        if response.length:
-            raise UnavailableError("the stream broke off", rule="connection", source=self.url)
+        self.connection.check_ended(response)
         if begin != fill:
             raise MalformedError("CAR frame is cut off", rule="car", offset=self.total, source=self.url)
 
@@ -317,6 +330,11 @@ class _CarRun:
         return IntegrityError(
             message, rule="unasked", path=self.tree.entry.path, wanted=wanted, got=got, source=self.url
         )
+
+
+def _printable(text: str) -> str:
+    """Return the beginning of what a source said, fit for a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_SAID])
 
 
 def _read_some(response: http.client.HTTPResponse, view: memoryview) -> int:
