@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +88,7 @@ class Fetcher:
         self.reports: dict[str, SourceReport] = {
             source.url: SourceReport(source.url, 0, State.OK.value) for source in sources
         }
+        self._lies: dict[str, ModelnetError] = {}
         self._watcher = _Watcher()
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -100,12 +101,14 @@ class Fetcher:
             connection.close()
 
     def usable(self) -> list[HttpSource]:
-        """Return the sources that have not lied."""
-        return [source for source in self.sources if self.reports[source.url].state != State.LIED.value]
+        """Return the sources that have not lied; those that did not answer come last, for each costs its timeout."""
+        honest = [source for source in self.sources if self.reports[source.url].state != State.LIED.value]
+        return sorted(honest, key=lambda source: self.reports[source.url].state == State.GONE.value)
 
     def _accuse(self, source: str, error: ModelnetError) -> None:
         with self._lock:
-            known = self.reports[source].state == State.LIED.value
+            known = source in self._lies
+            self._lies.setdefault(source, error)
             self.reports[source] = SourceReport(source, self.reports[source].bytes, State.LIED.value, str(error))
         if not known:
             self.progress.note(f"{source} sent wrong data and is not asked again: {error}")
@@ -145,19 +148,32 @@ class Fetcher:
                     self.reports[source.url] = SourceReport(source.url, 0, State.OK.value)
             yield answer
 
-    def block(self, cid: Cid, what: str, limit: int = MAX_BLOCK) -> bytes:
-        """Return a verified block from the first source that has it; raise `UnavailableError` when none does."""
-        for content in self.each(lambda connection: connection.block(cid, limit)):
+    def block(self, cid: Cid, what: str, limit: int = MAX_BLOCK, *, path: str | None = None) -> bytes:
+        """Return a verified block, of the file `path`, from the first source that has it; raise when none does."""
+
+        def ask(connection: Connection) -> bytes:
+            try:
+                return connection.block(cid, limit)
+            except IntegrityError as error:
+                error.path, error.wanted = path, error.wanted or cid
+                raise
+
+        for content in self.each(ask):
             return content
         raise self.unavailable(f"{what} is not to be had", wanted=cid)
 
-    def blocks(self, cids: Collection[Cid], what: str) -> dict[Cid, bytes]:
-        """Return several verified blocks, fetched side by side."""
-        with ThreadPoolExecutor(min(BLOCK_THREADS, max(len(cids), 1))) as pool:
-            return dict(zip(cids, pool.map(lambda cid: self.block(cid, what), cids), strict=True))
+    def blocks(self, paths: Mapping[Cid, str], what: str) -> dict[Cid, bytes]:
+        """Return several verified blocks, fetched side by side; `paths` says of which file each is."""
+        with ThreadPoolExecutor(min(BLOCK_THREADS, max(len(paths), 1))) as pool:
+            found = pool.map(lambda cid: self.block(cid, what, path=paths[cid]), paths)
+            return dict(zip(paths, found, strict=True))
 
-    def unavailable(self, message: str, wanted: object = None) -> UnavailableError:
-        """Return the error that says what became of each source."""
+    def unavailable(self, message: str, wanted: object = None) -> ModelnetError:
+        """Return the error that says what became of each source; when all of them lied, that is the first lie."""
+        if self.sources and len(self._lies) == len(self.reports):
+            lie = next(iter(self._lies.values()))
+            lie.hint = lie.hint or "give another source with --peer URL; what has arrived is kept"
+            return lie
         states = [
             f"{report.source}: {report.state}{', ' + report.reason if report.reason else ''}"
             for report in self.reports.values()
@@ -170,7 +186,7 @@ class Fetcher:
     def chunks(self, transfer: Transfer, partial: Partial, copies: dict[bytes, list[tuple[int, int]]]) -> None:
         """Run `transfer` until all is on disk; `copies` gives further places (file, chunk) of some digests.
 
-        Raises `UnavailableError` when no source is left, or when the disk refuses.
+        Raises `UnavailableError` when no source is left or the disk refuses, the first lie when every source lied.
         """
         run = _Run(self, transfer, partial, copies)
         try:
@@ -179,7 +195,10 @@ class Fetcher:
         finally:
             run.stop()
             for name, source in transfer.sources.items():
-                self.reports[name] = SourceReport(name, source.bytes, source.state.value, source.reason)
+                # A lie outweighs what became of the liar's other connections, which were broken off because of it.
+                lie = self._lies.get(name)
+                state, reason = (source.state, source.reason) if lie is None else (State.LIED, str(lie))
+                self.reports[name] = SourceReport(name, source.bytes, state.value, reason)
         if not transfer.done:
             raise self.unavailable("some chunks are not to be had", wanted=f"{transfer.left} more bytes")
 
@@ -281,7 +300,7 @@ class _Run:
             if error.rule == "disk":
                 raise
             with self.lock:
-                if reason and reason[0] == "others were faster":
+                if self.stopping or (reason and reason[0] == "others were faster"):
                     self.transfer.finished(lease, time.monotonic())
                 else:
                     self.transfer.failed(lease, reason[0] if reason else error.message, time.monotonic())

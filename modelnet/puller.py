@@ -220,7 +220,8 @@ class _Pull:
         while level:
             blocks = {cid: block for cid in level if (block := self.store.block(cid)) is not None}
             if absent := [cid for cid in level if cid not in blocks]:
-                fetched = self.fetcher.blocks(absent, "a DAG node")
+                names = {cid: paths.get(cid, "a file of the release") for cid in absent}
+                fetched = self.fetcher.blocks(names, "a DAG node")
                 self.store.index.add_blocks(fetched.items())
                 blocks |= fetched
             following: dict[Cid, None] = {}
