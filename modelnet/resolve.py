@@ -1,18 +1,20 @@
 """Find a signed release among sources that nobody trusts.
 
 A source gives a publisher's log: the genesis, then the releases. The genesis must hash to the publisher's id and each
-release must carry the publisher's signature, so a source can withhold but not invent. Among several sources the longest
-list of valid releases counts. What a source withholds everywhere is not noticed here; that takes the log's signed head.
+release must carry the publisher's signature, so a source can withhold but not invent. A version may come from any of
+several sources; which one is the newest, the longest list of distinct releases says. What is withheld everywhere is not
+noticed here; that takes the log's signed head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelnet.core.dsse import Envelope
 from modelnet.core.identity import Genesis
 from modelnet.core.names import Reference
-from modelnet.core.release import Release, is_release
+from modelnet.core.release import PAYLOAD_TYPE, Release, is_release
 from modelnet.errors import MalformedError
 from modelnet.fetching import Fetcher
 from modelnet.gate import check_pin
@@ -41,18 +43,36 @@ def resolve_from(fetcher: Fetcher, pid: str, wanted: Reference) -> Resolved:
             raise MalformedError("an empty log", rule="log", source=connection.source.url)
         genesis = Genesis.verify(entries[0], pid)
         envelopes = [Envelope.parse(entry) for entry in entries[1:]]
+        for envelope in envelopes:
+            # Checked before it is read: a statement that was damaged is a lie, not an entry of a kind we do not know.
+            if envelope.payload_type == PAYLOAD_TYPE:
+                envelope.verify(PAYLOAD_TYPE, genesis.release.keys, genesis.release.threshold)
         return genesis, [Release.verify(envelope, genesis) for envelope in envelopes if is_release(envelope)]
 
-    best: tuple[Genesis, list[Release]] | None = None
+    genesis: Genesis | None = None
+    logs: list[list[Release]] = []
     for genesis, releases in fetcher.each(ask):
-        named = [release for release in releases if release.name == wanted.name]
-        if best is None or len(named) > len(best[1]):
-            best = (genesis, named)
-    chosen = None if best is None else _choose(best[1], wanted)
-    if best is None or chosen is None:
+        logs.append(_distinct(release for release in releases if release.name == wanted.name))
+    merged = _merge(logs)
+    pinned = [release for release in merged if release.manifest_sha256 == wanted.manifest_sha256]
+    chosen = _choose(pinned, wanted) or _choose(merged, wanted)
+    if genesis is None or chosen is None:
         raise fetcher.unavailable(f"{wanted} is not to be had")
     check_pin(chosen, wanted)
-    return Resolved(best[0], chosen)
+    return Resolved(genesis, chosen)
+
+
+def _distinct(releases: Iterable[Release]) -> list[Release]:
+    """Return each release once: repeating old ones must not make a list look longer than one with newer ones."""
+    return list({(release.version, release.manifest): release for release in releases}.values())
+
+
+def _merge(logs: list[list[Release]]) -> list[Release]:
+    """Return what any source has, the longest list last: its newest is the newest of all."""
+    longest = max(logs, key=len, default=[])
+    listed = {(release.version, release.manifest) for release in longest}
+    others = [release for log in logs for release in log if (release.version, release.manifest) not in listed]
+    return [*_distinct(others), *longest]
 
 
 def _choose(releases: list[Release], wanted: Reference) -> Release | None:
