@@ -48,6 +48,7 @@ class Span:
     cid: Cid
     start: int
     end: int
+    parent: int = 0  # its place in the tree's `spans`; the root is its own parent
 
 
 class FileTree:
@@ -62,9 +63,9 @@ class FileTree:
         self.offsets = array("Q")
         self.digests = bytearray()
         self.spans: list[Span] = []
-        self._unfold(entry.cid, 0, entry.size, nodes, 0)
+        self._unfold(entry.cid, 0, entry.size, nodes, ())
 
-    def _unfold(self, cid: Cid, start: int, size: int, nodes: Mapping[Cid, Node], depth: int) -> None:
+    def _unfold(self, cid: Cid, start: int, size: int, nodes: Mapping[Cid, Node], above: tuple[int, ...]) -> None:
         if cid.codec == RAW:
             if size > MAX_CHUNK or (size == 0 and self.entry.size):
                 raise self._malformed("chunk size", start, f"1 to {MAX_CHUNK}", size)
@@ -74,11 +75,12 @@ class FileTree:
                 raise self._malformed("too many chunks for the size", start, max_chunks(self.entry.size), "more")
             return
         node = check_file_node(cid, nodes[cid], self.entry.path)
-        if depth >= MAX_DEPTH or node.size != size:
+        if len(above) >= MAX_DEPTH or node.size != size:
             raise self._malformed("node does not hold what its parent says", start, size, node.size)
-        self.spans.append(Span(cid, start, start + size))
+        path = (*above, len(self.spans))
+        self.spans.append(Span(cid, start, start + size, above[-1] if above else 0))
         for link, part in zip(node.links, node.sizes, strict=True):
-            self._unfold(link.cid, start, part, nodes, depth + 1)
+            self._unfold(link.cid, start, part, nodes, path)
             start += part
 
     def _malformed(self, what: str, offset: int, wanted: object, got: object) -> MalformedError:
@@ -105,13 +107,12 @@ class FileTree:
 
     def covering(self, start: int, end: int) -> Span:
         """Return the smallest node over the bytes `[start, end)`: what to ask a source for."""
-        # Spans stand in depth-first order, so the deepest one over `start` is the last that begins at or before it,
-        # or one of the few around it; going back at most one level's width finds it or an ancestor that also serves.
-        position = bisect_right(self.spans, start, key=lambda span: span.start) - 1
-        for span in reversed(self.spans[max(0, position - MAX_DEPTH) : position + 1]):
-            if end <= span.end:
-                return span
-        return self.spans[0]
+        # Spans stand in depth-first order, so the last one that begins at or before `start` is the deepest over it
+        # or lies below that one: every node over the range is among its ancestors.
+        span = self.spans[bisect_right(self.spans, start, key=lambda span: span.start) - 1]
+        while span.end < end and span is not self.spans[0]:
+            span = self.spans[span.parent]
+        return span
 
     def check(self, index: int, digest: bytes, *, source: str | None = None) -> None:
         """Raise `IntegrityError` unless `digest` is that of chunk `index`."""
