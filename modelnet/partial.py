@@ -29,7 +29,7 @@ from modelnet.core.filetree import FileTree
 from modelnet.errors import UnavailableError
 from modelnet.stores.index import FileStat, Index
 
-__all__ = ["Partial", "disk_errors"]
+__all__ = ["Partial", "disk_errors", "unused"]
 
 OPEN_FILES = 64
 FLUSH_BYTES = 64 * 1024 * 1024  # what a power cut may cost
@@ -55,6 +55,24 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"cannot write: {error.strerror or error}", rule="disk", path=str(error.filename or path),
             hint=hints.get(error.errno or 0),
         ) from error  # fmt: skip
+
+
+@contextmanager
+def unused(root: Path) -> Iterator[bool]:
+    """Hold the lock of the pull in `root`, so that none begins there meanwhile; gives False when one is going on."""
+    try:
+        guard = os.open(root / "lock", os.O_RDWR)
+    except OSError:
+        yield True  # nobody could be working there
+        return
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(guard)
 
 
 class Partial:
@@ -105,6 +123,16 @@ class Partial:
                 if self._guard is not None:
                     os.close(self._guard)
                     self._guard = None
+
+    def clear(self) -> None:
+        """Remove what a pull that was broken off left here, unless another pull works in it."""
+        if self.root.exists():
+            try:
+                self.open()
+            except UnavailableError:
+                return
+            self.discard()
+        self.index.end_partial(self.root)
 
     def survey(self, file: int, pool: ThreadPoolExecutor) -> list[int]:
         """Return the chunks of `file` that are on disk and right, after a pull that was broken off."""
@@ -219,7 +247,7 @@ class Partial:
                 durable.sync_folder(folder)
         with disk_errors(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
-            if destination.is_dir() and any(destination.iterdir()):
+            if destination.is_dir():
                 self._merge(destination)
             else:
                 self.files.replace(destination)
@@ -227,7 +255,7 @@ class Partial:
         return [(self.path(file), destination / tree.entry.path) for file, tree in enumerate(self.trees)]
 
     def _merge(self, destination: Path) -> None:
-        """Put each file into a folder that holds other files of the release, one rename at a time."""
+        """Put each file into a folder that exists, one rename at a time."""
         for file in range(len(self.trees)):
             target = destination / self.trees[file].entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -235,9 +263,10 @@ class Partial:
             durable.sync_folder(target.parent)
 
     def discard(self) -> None:
-        """Remove the folder, after its files have moved."""
+        """Remove the folder, after its files have moved, and forget the pull."""
         self.close()
         shutil.rmtree(self.root, ignore_errors=True)
+        self.index.end_partial(self.root)
 
 
 def _write_all(handle: int, views: list[memoryview], offset: int) -> None:

@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,14 +164,14 @@ def _lineage(store: LocalStore, derived_from: str | None, relation: str | None) 
             hint=f"--derived-from publisher/name@version --relation {'|'.join(RELATIONS)}",
         )  # fmt: skip
     base = find_release(store, derived_from)
-    return {"pid": base.pid, "manifest": base.manifest, "relation": relation}
+    return {"pid": base.pid, "manifest": str(base.manifest), "relation": relation}
 
 
-def _parents(store: LocalStore, pid: str, name: str, version: str) -> list[Cid]:
+def _parents(store: LocalStore, pid: str, name: str, version: str) -> list[str]:
     """Return the manifest of the version before this one, in the order they were published."""
     rows = store.index.releases(pid, name)
     earlier = next((i for i, row in enumerate(rows) if row.version == version), len(rows))
-    return [rows[earlier - 1].manifest] if earlier else []
+    return [str(rows[earlier - 1].manifest)] if earlier else []
 
 
 def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest) -> Release | None:
@@ -247,7 +247,7 @@ def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
 
     def advance(count: int) -> None:
         if stopped.is_set():
-            raise InterruptedError
+            raise CancelledError
         progress.advance("disk", count)
 
     progress.begin("hashing", sum(sizes))

@@ -13,7 +13,7 @@ import fnmatch
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from modelnet.stores.local import ChunkReader, LocalStore, open_store
 __all__ = ["Knowledge", "Plan", "Pulled", "pull"]
 
 SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
+SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
 SPARE = 16 * 1024 * 1024  # bytes left free on the disk beside the model
 
 
@@ -122,6 +123,7 @@ class _Pull:
         self.store = store
         self.fetcher = fetcher
         self.progress = progress
+        self.blocks: dict[Cid, bytes] = {}  # the manifest and DAG nodes of the release
 
     def run(
         self, pid: str, wanted: Reference, *, to: str | os.PathLike[str] | None, only: Sequence[str], dry_run: bool
@@ -135,7 +137,10 @@ class _Pull:
         partial = Partial(self._partial_root(release, destination), trees, self.store.index)
         with ThreadPoolExecutor(CORES) as pool:
             if self._intact(trees, destination, pool):
-                self._record(release, known, manifest, destination)
+                if not dry_run:
+                    self._index(trees, destination)
+                    self._record(release, known, manifest, destination)
+                    partial.clear()
                 size = sum(tree.entry.size for tree in trees)
                 plan = Plan(size, size, 0, 0)
                 return Pulled(release, manifest, tuple(entries), destination, plan, self._reports())
@@ -143,7 +148,7 @@ class _Pull:
                 destination = self.store.home.release(release.pid, release.name, release.version)
                 partial = Partial(self.store.home.partial(release.manifest), trees, self.store.index)
             elif not ours:
-                _check_empty(destination)
+                _check_empty(destination, partial.root)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
                 return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
@@ -151,7 +156,7 @@ class _Pull:
             partial.open()
             try:
                 work = self._plan(release, partial, destination, pool)
-                self._announce(work.plan)
+                self._announce(work.plan, release.version)
                 _check_space(partial.root, work.plan)
                 self._reuse(work, partial)
                 self._fetch(work, partial)
@@ -161,7 +166,6 @@ class _Pull:
             finally:
                 partial.close()
         partial.discard()
-        self.store.index.end_partial(release.manifest)
         return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
 
     def _reports(self) -> tuple[SourceReport, ...]:
@@ -189,8 +193,10 @@ class _Pull:
             block = self.fetcher.block(release.manifest, "the manifest", MAX_MANIFEST)
             manifest = release.open(block)
             self.store.index.add_blocks([(release.manifest, block)])
-            return manifest
-        return release.open(block)
+        else:
+            manifest = release.open(block)
+        self.blocks[release.manifest] = block
+        return manifest
 
     def _destination(self, release: Release, to: str | os.PathLike[str] | None) -> tuple[Path, bool]:
         """Return where the files belong, and whether what lies there now is ours to mend."""
@@ -206,10 +212,13 @@ class _Pull:
         return self.store.home.release(release.pid, release.name, release.version), True
 
     def _partial_root(self, release: Release, destination: Path) -> Path:
-        """Return the folder to write into: in the store, or beside the destination so that one rename ends the pull."""
+        """Return the folder to write into: in the store, or where a rename within one disk ends the pull."""
         if destination.is_relative_to(self.store.home.models):
             return self.store.home.partial(release.manifest)
-        return destination.with_name(f".{destination.name}.{release.manifest.digest.hex()[:16]}.modelnet")
+        mark = f".{release.manifest.digest.hex()[:16]}.modelnet"
+        beside = destination.with_name(f".{destination.name[:SHOWN]}{mark}")
+        # A folder that is there may be the root of a disk or where a shell stands: it is filled, not replaced.
+        return destination / mark if destination.is_dir() and not beside.exists() else beside
 
     def _trees(self, manifest: Manifest, entries: Sequence[FileEntry], *, whole: bool) -> list[FileTree]:
         """Return the chunk list of each file, fetching the DAG nodes that are not here, level by level."""
@@ -224,6 +233,7 @@ class _Pull:
                 fetched = self.fetcher.blocks(names, "a DAG node")
                 self.store.index.add_blocks(fetched.items())
                 blocks |= fetched
+            self.blocks |= blocks
             following: dict[Cid, None] = {}
             for cid in level:
                 nodes[cid] = parse_file_node(cid, blocks[cid], paths.get(cid, "a file of the release"))
@@ -248,7 +258,7 @@ class _Pull:
             raise IntegrityError(
                 "the manifest's tree holds other files than it lists", rule="tree", wanted=manifest.tree, got=tree.cid
             )
-        self.store.index.add_blocks(blocks)
+        self.blocks |= dict(blocks)
 
     def _intact(self, trees: Sequence[FileTree], folder: Path, pool: ThreadPoolExecutor) -> bool:
         """Tell whether the files of `trees` lie whole in `folder`."""
@@ -307,13 +317,25 @@ class _Pull:
                 continue
             finally:
                 os.close(handle)
-            row = self.store.index.set_file(str(path), FileStat.of(status), fresh=True)
-            self.store.index.add_chunks(
-                row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in right)
-            )
+            self._refer(tree, path, FileStat.of(status), right)
 
-    def _announce(self, plan: Plan) -> None:
-        change = f"{plan.previous} → this version: " if plan.previous and plan.reused else ""
+    def _index(self, trees: Sequence[FileTree], folder: Path) -> None:
+        """Refer to the chunks of files that are whole; the pull that brought them may have stopped before it did."""
+        with self.store.index.transaction():
+            for tree in trees:
+                path = folder / tree.entry.path
+                status = FileStat.of(path.stat())
+                if self.store.index.file(str(path)) != status:
+                    self._refer(tree, path, status, range(len(tree)))
+
+    def _refer(self, tree: FileTree, path: Path, status: FileStat, chunks: Iterable[int]) -> None:
+        row = self.store.index.set_file(str(path), status, fresh=True)
+        self.store.index.add_chunks(
+            row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in chunks)
+        )
+
+    def _announce(self, plan: Plan, version: str) -> None:
+        change = f"{plan.previous} → {version}: " if plan.previous and plan.reused else ""
         kept = f", {megabytes(plan.present)} already here" if plan.present else ""
         self.progress.note(f"{change}{megabytes(plan.fetched)} of {megabytes(plan.total)} to fetch{kept}")
 
@@ -379,6 +401,8 @@ class _Pull:
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
         with self.store.index.transaction():
             self.store.index.move_files((str(before), str(after)) for before, after in moves)
+            # Once more: a collection of garbage meanwhile saw no release that reaches them.
+            self.store.index.add_blocks(self.blocks.items())
             if resolved is not None:
                 self.store.index.add_publisher(release.pid, resolved.genesis.envelope.encoded)
             self.store.index.add_release(
@@ -389,8 +413,11 @@ class _Pull:
             )  # fmt: skip
 
 
-def _check_empty(destination: Path) -> None:
+def _check_empty(destination: Path, partial: Path) -> None:
+    """Raise for a folder that holds what we did not put there; one with our partial in it is a pull of ours."""
     with disk_errors(destination):
+        if partial.parent == destination and partial.is_dir():
+            return
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise UsageError(
                 "the folder is not empty", rule="destination", path=str(destination),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from modelnet.core.release import Release
 from modelnet.core.unixfs import parse_node
 from modelnet.errors import MalformedError, ModelnetError
 from modelnet.gate import admit, find_row, open_manifest
+from modelnet.partial import unused
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, Index, ReleaseRow
@@ -70,29 +71,33 @@ def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLi
     items: list[str] = []
     freed = 0
     now = time.time()
-    for manifest, folder, seen in store.index.partials():
-        if now - max(seen, _touched(folder)) >= grace_s:
+    for _, folder, seen in store.index.partials():
+        with unused(folder) as idle:
+            if not idle or now - max(seen, _touched(folder)) < grace_s:
+                continue
             items.append(f"unfinished pull {folder}")
             freed += _disk(folder)
             if not dry_run:
                 shutil.rmtree(folder, ignore_errors=True)
-                store.index.end_partial(manifest)
+                store.index.end_partial(folder)
     for folder in _orphans(store):
         if now - _touched(folder) >= grace_s:
             items.append(f"files that no release points to {folder}")
             freed += _disk(folder)
             if not dry_run:
                 shutil.rmtree(folder, ignore_errors=True)
-    gone = [row for row, path, _ in store.index.files() if not Path(path).is_file()]
-    blocks = _unreachable(store) if not store.index.partials() else []
-    freed += sum(len(store.index.block(Cid.decode(cid)) or b"") for cid in blocks)
+    with store.index.transaction():  # no release appears between the look and the deletion
+        partials = [folder for _, folder, _ in store.index.partials()]
+        gone = [row for row, path, _ in store.index.files() if not Path(path).is_file() and not _within(path, partials)]
+        blocks = [] if partials else _unreachable(store)
+        freed += sum(len(store.index.block(Cid.decode(cid)) or b"") for cid in blocks)
+        if not dry_run:
+            store.index.remove_files(gone)
+            store.index.remove_blocks(blocks)
     if gone:
         items.append(f"references into {len(gone)} files that are gone")
     if blocks:
         items.append(f"{len(blocks)} blocks that no release reaches")
-    if not dry_run:
-        store.index.remove_files(gone)
-        store.index.remove_blocks(blocks)
     return Freed(freed, tuple(items))
 
 
@@ -120,11 +125,15 @@ def _disk(folder: Path) -> int:
     return total
 
 
+def _within(path: str | Path, folders: Iterable[Path]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
+
+
 def _orphans(store: LocalStore) -> Iterator[Path]:
-    """Yield the version folders under `models/` that no release points to."""
-    used = {row.path for row in store.index.releases()}
+    """Yield the version folders under `models/` that no release points to or into."""
+    used = [row.path for row in store.index.releases()]
     for folder in store.home.models.glob("*/*/*"):
-        if folder.is_dir() and folder not in used:
+        if folder.is_dir() and not any(path.is_relative_to(folder) for path in used):
             yield folder
 
 
@@ -187,7 +196,9 @@ def _check_all(store: LocalStore, *, repair: bool, progress: Progress) -> list[P
     ]
     if repair:
         store.index.remove_blocks(broken)
-    files = store.index.files()
+    # What an unfinished pull has is hashed by the pull that goes on with it.
+    partials = [folder for _, folder, _ in store.index.partials()]
+    files = [row for row in store.index.files() if not _within(row[1], partials)]
     progress.begin("verifying", sum(status.size for _, _, status in files))
     with ThreadPoolExecutor(CORES) as pool:
         for row, path, status in files:

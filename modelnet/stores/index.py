@@ -5,7 +5,7 @@
     block     (cid, content)                            manifests and DAG nodes; small
     file      (path, dev, inode, size, mtime_ns)        files that hold chunks
     chunk     (digest, file, offset, size)              references into them; many for one digest are fine
-    partial   (manifest, path, seen)                    pulls that were begun and not finished
+    partial   (path, manifest, seen)                    pulls that were begun and not finished
 
 Nothing in the index is trusted: what is read through it is hashed, and a release is what its envelope says, verified
 again each time (`modelnet.gate`). A wrong row makes something missing, never wrong.
@@ -49,7 +49,7 @@ CREATE TABLE chunk (
   digest BLOB NOT NULL, file INTEGER NOT NULL REFERENCES file ON DELETE CASCADE, offset INTEGER NOT NULL,
   size INTEGER NOT NULL, PRIMARY KEY (digest, file, offset)) STRICT, WITHOUT ROWID;
 CREATE INDEX chunk_file ON chunk (file);
-CREATE TABLE partial (manifest BLOB PRIMARY KEY, path BLOB NOT NULL, seen REAL NOT NULL) STRICT;
+CREATE TABLE partial (path BLOB PRIMARY KEY, manifest BLOB NOT NULL, seen REAL NOT NULL) STRICT;
 """
 
 
@@ -178,10 +178,12 @@ class Index:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # A full disk may have made SQLite roll back already, and a failed commit leaves the transaction open.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         with self._errors() as connection:
@@ -257,6 +259,11 @@ class Index:
                     "UPDATE file SET size = ?, mtime_ns = ? WHERE id = ?", (status.size, status.mtime_ns, row[0])
                 )
             return int(row[0])
+
+    def file(self, path: str) -> FileStat | None:
+        """Return what `path` was when its references were recorded, or None when there are none."""
+        rows = self._rows("SELECT dev, inode, size, mtime_ns FROM file WHERE path = ?", (os.fsencode(path),))
+        return FileStat(*(_int(value) for value in rows[0])) if rows else None
 
     def move_files(self, moves: Iterable[tuple[str, str]]) -> None:
         """Record that files were renamed, from → to."""
@@ -363,13 +370,13 @@ class Index:
         """Record that `manifest` is being pulled into `path`."""
         with self.transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO partial VALUES (?, ?, ?)", (manifest.encode(), os.fsencode(path), time.time())
+                "INSERT OR REPLACE INTO partial VALUES (?, ?, ?)", (os.fsencode(path), manifest.encode(), time.time())
             )
 
-    def end_partial(self, manifest: Cid) -> None:
-        """Forget the pull of `manifest`."""
+    def end_partial(self, path: Path) -> None:
+        """Forget the pull into `path`."""
         with self.transaction() as connection:
-            connection.execute("DELETE FROM partial WHERE manifest = ?", (manifest.encode(),))
+            connection.execute("DELETE FROM partial WHERE path = ?", (os.fsencode(path),))
 
     def partials(self) -> list[tuple[Cid, Path, float]]:
         """Return (manifest, folder, last seen) of every unfinished pull."""
