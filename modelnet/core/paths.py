@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from itertools import pairwise
 
 from modelnet.errors import MalformedError
 
@@ -21,9 +22,17 @@ MAX_PART = 255  # bytes; NAME_MAX of ext4, APFS, NTFS
 
 _FORBIDDEN = frozenset('\\:<>"|?*')
 # Marks that make a name look like another one; joiners stay, scripts and emoji need them.
-_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _DEVICES = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³")]
+    [
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "conin$",
+        "conout$",
+        *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"),
+    ]
 )
 
 
@@ -59,25 +68,29 @@ def check_path(path: str) -> str:
 
 def check_paths(paths: Iterable[str]) -> list[str]:
     """Return the paths, sorted, if they can stand side by side on every system, else raise `MalformedError`."""
-    seen: dict[str, str] = {}  # every file and folder by its case-folded form, in its own spelling
-    files: set[str] = set()
-    for path in paths:
-        check_path(path)
-        parts = path.split("/")
-        for depth in range(1, len(parts) + 1):
-            prefix = "/".join(parts[:depth])
-            folded = unicodedata.normalize("NFC", prefix.casefold())
-            if seen.setdefault(folded, prefix) != prefix:
-                raise MalformedError(
-                    f"two names differ only in case: {seen[folded]!r} and {prefix!r}",
-                    rule="path", path=path, hint="rename one of them; they are one file on macOS and Windows",
-                )  # fmt: skip
-        if path in files:
-            raise MalformedError("the same path twice", rule="path", path=path)
-        files.add(path)
-    for path in files:
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            if (folder := "/".join(parts[:depth])) in files:
-                raise MalformedError(f"{folder!r} is both a file and a folder", rule="path", path=path)
-    return sorted(files)
+    ordered = sorted((_fold(check_path(path)).replace("/", "\0"), path) for path in paths)
+    # Sorted part by part, paths that share a folded folder stand together, so neighbours tell of every collision.
+    for (_, path), (_, following) in pairwise(ordered):
+        _check_neighbours(path, following)
+    return sorted(path for _, path in ordered)
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _check_neighbours(path: str, following: str) -> None:
+    parts, others = path.split("/"), following.split("/")
+    for depth, (part, other) in enumerate(zip(parts, others, strict=False), 1):
+        if part == other:
+            continue
+        if _fold(part) == _fold(other):
+            one, two = "/".join(parts[:depth]), "/".join(others[:depth])
+            raise MalformedError(
+                f"two names differ only in case: {one!r} and {two!r}",
+                rule="path", path=following, hint="rename one of them; they are one file on macOS and Windows",
+            )  # fmt: skip
+        return
+    if len(parts) == len(others):
+        raise MalformedError("the same path twice", rule="path", path=path)
+    raise MalformedError(f"{path!r} is both a file and a folder", rule="path", path=following)
