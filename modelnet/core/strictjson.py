@@ -1,4 +1,4 @@
-"""JSON with one meaning: UTF-8, no duplicate keys, no NaN, integers within 2^53, bounded depth.
+"""JSON with one meaning: UTF-8, no duplicate keys, no NaN, integers within 2^53, no lone surrogates, bounded depth.
 
 Two parsers that disagree about a document make a log that means different things to different nodes; what is
 ambiguous is refused (RFC 8259 §4, RFC 7493 I-JSON).
@@ -7,6 +7,7 @@ ambiguous is refused (RFC 8259 §4, RFC 7493 I-JSON).
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from modelnet.errors import MalformedError
@@ -14,6 +15,7 @@ from modelnet.errors import MalformedError
 __all__ = ["dump", "parse"]
 
 MAX_INTEGER = 1 << 53
+MAX_DEPTH = 32  # our deepest statement nests five deep; every node must refuse at the same depth
 
 
 def dump(value: Any) -> bytes:
@@ -41,7 +43,27 @@ def parse(data: bytes, *, what: str, limit: int) -> Any:
         raise ValueError(f"{text} is not JSON")
 
     try:
-        return json.loads(data.decode(), object_pairs_hook=pairs, parse_int=integer, parse_constant=constant)
+        value = json.loads(data.decode(), object_pairs_hook=pairs, parse_int=integer, parse_constant=constant)
+        _check(value, 0)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise MalformedError(f"{what} is not strict JSON: {reason}", rule="json") from error
+    return value
+
+
+def _check(value: Any, depth: int) -> None:
+    """Raise `ValueError` on what `json` lets through: lone surrogates, numbers beyond a float, depth."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    match value:
+        case str():
+            value.encode()
+        case float() if not math.isfinite(value):
+            raise ValueError("a number is beyond 64-bit floating point")
+        case list():
+            for item in value:
+                _check(item, depth + 1)
+        case dict():
+            for key, item in value.items():
+                _check(key, depth + 1)
+                _check(item, depth + 1)
