@@ -3,7 +3,7 @@
     modelnet:<pid>/<name>@<version>?m=<sha256 of the manifest block, hex>
 
 A locator names its publisher by pid and pins the manifest, so it can be pasted anywhere and needs no trust in how it
-is resolved. Parameters that this version does not know (`s`, `r`: the least log head) are kept.
+is resolved. Parameters that this version does not know (`s`, `r`: the least log head) are ignored.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ class Locator:
 def parse_reference(text: str) -> Reference:
     """Parse a locator or `publisher/name[@version]`; raise `UsageError` with an example."""
     pinned = text.startswith("modelnet:")
-    body, _, query = text.removeprefix("modelnet:").partition("?")
+    body, mark, query = text.removeprefix("modelnet:").partition("?")
     publisher, slash, rest = body.partition("/")
     name, at, version = rest.partition("@")
-    if not slash or not name or (at and not version) or (query and not pinned):
+    if not slash or not name or (at and not version) or (mark and not (pinned and query)):
         raise UsageError(
             f"not a reference: {text[:200]!r}",
             rule="reference", hint="write publisher/name, publisher/name@version, or paste a modelnet: locator",
