@@ -11,7 +11,6 @@ been shown. No key serves two roles.
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,20 +19,17 @@ from typing import Any, Self
 from modelnet.core import strictjson
 from modelnet.core.dsse import Envelope
 from modelnet.core.keys import SigningKey, VerifyKey
+from modelnet.core.merkle import leaf_hash
 from modelnet.errors import MalformedError, TrustError
 
-__all__ = ["CONTROL_TYPE", "MAX_GENESIS", "PID", "Genesis", "Role", "leaf_hash", "make_genesis"]
+__all__ = ["CONTROL_TYPE", "MAX_GENESIS", "PID", "Genesis", "Role", "make_genesis"]
 
 CONTROL_TYPE = "application/vnd.modelnet.control.v1+json"
 MAX_GENESIS = 16 * 1024
 MAX_KEYS = 16
 MAX_AGE_S = 7 * 24 * 3600  # how old the knowledge about a log may be before it counts as stale
 PID = re.compile(r"[a-z2-7]{52}")
-
-
-def leaf_hash(entry: bytes) -> bytes:
-    """Return the RFC 6962 hash of a log entry."""
-    return hashlib.sha256(b"\x00" + entry).digest()
+HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +60,18 @@ class Genesis:
             raise MalformedError("genesis is too large", rule="genesis", wanted=MAX_GENESIS, got=len(entry))
         envelope = Envelope.parse(entry)
         fields = strictjson.parse(envelope.unverified_body, what="genesis", limit=MAX_GENESIS)
-        if not isinstance(fields, dict) or fields.get("type") != "genesis" or fields.get("v") != 1:
+        version = fields.get("v") if isinstance(fields, dict) else None
+        if version != 1 or type(version) is not int or fields.get("type") != "genesis":  # true and 1.0 equal 1 too
             raise MalformedError("not a genesis event", rule="genesis")
+        if "crit" in fields:
+            raise MalformedError("genesis holds what this version cannot read", rule="crit")
         genesis = cls(envelope, _role(fields, "root"), _role(fields, "release"))
         if genesis.pid != pid:
             raise TrustError("genesis of another publisher", rule="publisher", wanted=pid, got=genesis.pid)
-        shared = [_role(fields, name).keys for name in ("root", "release", "log", "beat")]
-        if len({key for keys in shared for key in keys}) != sum(len(keys) for keys in shared):
+        # The next root keys take part by their digests: one that already serves another role has been shown.
+        serving = [key.keyid for name in ("root", "release", "log", "beat") for key in _role(fields, name).keys]
+        serving += _next_digests(fields)
+        if len(set(serving)) != len(serving):
             raise TrustError("one key serves two roles", rule="genesis", got=pid)
         envelope.verify(CONTROL_TYPE, genesis.root.keys, genesis.root.threshold)
         return genesis
@@ -84,13 +85,26 @@ def _role(fields: Mapping[str, Any], name: str) -> Role:
     threshold = role.get("threshold", 1) if isinstance(role, dict) else 1
     if type(threshold) is not int or not 0 < threshold <= len(keys):
         raise MalformedError(f"genesis {name} threshold", rule="genesis", wanted=f"1 to {len(keys)}", got=threshold)
-    try:
-        verified = Role(tuple(VerifyKey(bytes.fromhex(key)) for key in keys), threshold)
-    except ValueError as error:
-        raise MalformedError(f"genesis {name} key is not hex", rule="genesis") from error
+    if not all(HEX.fullmatch(key) for key in keys):
+        raise MalformedError(f"genesis {name} key is not 64 lower-case hex digits", rule="genesis")
+    verified = Role(tuple(VerifyKey(bytes.fromhex(key)) for key in keys), threshold)
     if len(set(verified.keys)) != len(verified.keys):
         raise MalformedError(f"genesis names a {name} key twice", rule="genesis")
     return verified
+
+
+def _next_digests(fields: Mapping[str, Any]) -> list[str]:
+    """Return the key ids of the next root keys, `m` of which can take over."""
+    role = fields.get("next")
+    digests = role.get("digests") if isinstance(role, dict) else None
+    if not isinstance(digests, list) or not 0 < len(digests) <= MAX_KEYS:
+        raise MalformedError("genesis has no next digests", rule="genesis")
+    if not all(isinstance(digest, str) and HEX.fullmatch(digest) for digest in digests):
+        raise MalformedError("genesis next digest is not 64 lower-case hex digits", rule="genesis")
+    threshold = role.get("threshold", 1) if isinstance(role, dict) else 1
+    if type(threshold) is not int or not 0 < threshold <= len(digests):
+        raise MalformedError("genesis next threshold", rule="genesis", wanted=f"1 to {len(digests)}", got=threshold)
+    return digests
 
 
 def make_genesis(keys: Mapping[str, SigningKey]) -> Genesis:

@@ -74,7 +74,7 @@ class Release:
                 pass
             case _:
                 raise MalformedError("not a release statement", rule="statement")
-        if "crit" in rest or not _HEX.fullmatch(sha256) or not _HEX.fullmatch(blake3):
+        if "crit" in statement or "crit" in rest or not _HEX.fullmatch(sha256) or not _HEX.fullmatch(blake3):
             raise MalformedError("release statement holds what this version cannot read", rule="statement")
         if pid != genesis.pid:
             raise TrustError("release of another publisher", rule="publisher", wanted=genesis.pid, got=pid)
