@@ -30,6 +30,7 @@ MAX_MANIFEST = 16 * 1024 * 1024
 MAX_FILES = 100_000
 MAX_SIZE = 1 << 50  # bytes of one file: a pebibyte, so that sums stay within 64 bits
 
+FILE_FIELDS = frozenset(["path", "size", "cid", "blake3", "sha256", "plan", "git_sha1", "format"])
 KNOWN = frozenset(
     ["type", "v", "name", "version", "tree", "files", "variants", "derived_from", "parents", "origins", "metadata"]
 )
@@ -37,7 +38,7 @@ KNOWN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a release; digests are raw bytes, `cid` is the root of its DAG."""
+    """One file of a release; digests are raw bytes, `cid` is the root of its DAG, `extra` what we do not know."""
 
     path: str
     size: int
@@ -47,10 +48,12 @@ class FileEntry:
     plan: str
     git_sha1: bytes | None = None
     format: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def as_fields(self) -> dict[str, Any]:
         """Return the entry as it stands in the manifest."""
         fields: dict[str, Any] = {
+            **self.extra,
             "path": self.path, "size": self.size, "cid": self.cid,
             "blake3": self.blake3, "sha256": self.sha256, "plan": self.plan,
         }  # fmt: skip
@@ -107,10 +110,10 @@ class Manifest:
         fields = dagcbor.decode(block)
         if not isinstance(fields, dict) or fields.get("type") != TYPE:
             raise MalformedError("not a manifest", rule="manifest")
-        if fields.get("v") != 1:
-            raise MalformedError("manifest of another version", rule="manifest", wanted=1, got=fields.get("v"))
+        if _field(fields, "v", int) != 1:
+            raise MalformedError("manifest of another version", rule="manifest", wanted=1, got=fields["v"])
         for name in _field(fields, "crit", list, []):
-            if name not in KNOWN:
+            if not isinstance(name, str) or name not in KNOWN:
                 raise MalformedError(f"manifest needs {name!r}, which this version does not know", rule="crit")
         listed = _field(fields, "files", list)
         if not 0 < len(listed) <= MAX_FILES:
@@ -159,4 +162,5 @@ def _entry(fields: Any) -> FileEntry:
     return FileEntry(
         path, size, _root(fields, "cid", RAW, DAG_PB), fields["blake3"], fields["sha256"], _field(fields, "plan", str),
         fields.get("git_sha1"), _field(fields, "format", str) if "format" in fields else None,
+        {name: value for name, value in fields.items() if name not in FILE_FIELDS},
     )  # fmt: skip
