@@ -126,6 +126,9 @@ class Connection:
         except BaseException:
             self._http.close()
             raise
+        finally:
+            if response is not None:
+                response.close()  # it owns the socket of a connection that will not be kept
 
     def _send(self, path: str, accept: str) -> http.client.HTTPResponse:
         fresh = self._http.sock is None
@@ -178,7 +181,15 @@ class Connection:
             position = end
         return entries
 
-    def _read(self, response: http.client.HTTPResponse, limit: int, what: str, tick: Tick = lambda _: None) -> bytes:
+    def _read(
+        self,
+        response: http.client.HTTPResponse,
+        limit: int,
+        what: str,
+        tick: Tick = lambda _: None,
+        *,
+        least: int = 1,
+    ) -> bytes:
         # Never `response.read(limit)`: it returns what came when the source hangs up, and an abort would look like a
         # lie; and of a chunk that claims -1 bytes it reads without end.
         content = bytearray()
@@ -191,19 +202,24 @@ class Connection:
                     f"{what} is longer than it can be",
                     rule="too-long", wanted=f"at most {limit} bytes", got="more", source=self.source.url,
                 )  # fmt: skip
-        self.check_ended(response)
+        self.check_ended(response, short=len(content) < least)
         return bytes(content)
 
-    def check_ended(self, response: http.client.HTTPResponse) -> None:
-        """Raise `UnavailableError` when the body ended because the connection did."""
-        if response.length or self._aborted:
+    def check_ended(self, response: http.client.HTTPResponse, *, short: bool) -> None:
+        """Raise `UnavailableError` when the body ended because the connection did.
+
+        A body without a length ends so in any case; `short` tells that more should have come.
+        """
+        unsized = response.length is None and not response.chunked
+        if response.length or self._aborted or (short and unsized):
             raise UnavailableError("the answer broke off", rule="connection", source=self.source.url)
 
     def chunk(self, tree: FileTree, index: int, deliver: Deliver, tick: Tick) -> None:
         """Fetch one chunk by its own CID and deliver it, verified."""
         wanted = Cid(RAW, BLAKE3, tree.digest_of(index))
         with self._request(f"/ipfs/{wanted}?format=raw", "application/vnd.ipld.raw") as response:
-            content = self._read(response, tree.size_of(index), "chunk", tick)
+            size = tree.size_of(index)
+            content = self._read(response, size, "chunk", tick, least=size)
         tree.check(index, blake3_digest(content), source=self.source.url)
         deliver([(index, memoryview(content))])
 
@@ -274,7 +290,7 @@ class _CarRun:
                 raise self._lie("the CAR stream is longer than what was asked for", self.limit, self.total)
             begin = self._frames(begin, fill)
         self._flush()
-        self.connection.check_ended(response)
+        self.connection.check_ended(response, short=begin != fill)
         if begin != fill:
             raise MalformedError("CAR frame is cut off", rule="car", offset=self.total, source=self.url)
 
