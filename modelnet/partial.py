@@ -184,9 +184,11 @@ class Partial:
                 os.close(self._handles.pop(file))
 
     def touch(self, file: int) -> None:
-        """Make sure that `file` exists at its size, even when it is empty."""
+        """Make the empty file number `file`; its one chunk of no bytes has arrived with that."""
         with disk_errors(self.path(file)), self._handle(file):
             pass
+        with self._lock:
+            self._fresh.setdefault(file, []).extend(range(len(self.trees[file])))
 
     def write(self, file: int, chunks: Sequence[tuple[int, memoryview]]) -> None:
         """Write verified (index, bytes) chunks; neighbours go out in one call."""
