@@ -5,9 +5,11 @@
                 "format"?: text, "plan": text}…]                         sorted by path
      "variants"?, "derived_from"?, "parents"?, "origins"?, "metadata"?, "crit"?: [names of fields]}
 
-It links the tree and each file's root, so pinning the manifest pins everything. Unknown fields are kept and ignored,
-unless `crit` names one: then a reader that does not know it must refuse. At most 16 MiB and 100,000 files.
-The block's CID is the release's bytes; whether anybody stands by them is said elsewhere (`modelnet.core.release`).
+It links the tree and each file's root, so pinning the manifest pins the release. Other manifests (`parents`, lineage)
+are named by the text of their CIDs, not linked: a pin of this release must not drag in all before it. Unknown fields
+are kept and ignored, unless `crit` names one: then a reader that does not know it must refuse. At most 16 MiB and
+100,000 files. The block's CID is the release's bytes; whether anybody stands by them is said elsewhere
+(`modelnet.core.release`).
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ class Manifest:
     @property
     def parents(self) -> tuple[Cid, ...]:
         """Manifests of earlier versions: where chunks may be reused from."""
-        return tuple(self.extra.get("parents", ()))
+        return tuple(Cid.parse(text) for text in self.extra.get("parents", ()))
 
     @classmethod
     def parse(cls, block: bytes) -> Self:
@@ -126,8 +128,10 @@ class Manifest:
         except UsageError as error:
             raise MalformedError(error.message, rule="manifest") from error
         parents = _field(fields, "parents", list, [])
-        if not all(isinstance(parent, Cid) for parent in parents):
-            raise MalformedError("manifest parents are not CIDs", rule="manifest")
+        for parent in parents:
+            if not isinstance(parent, str):
+                raise MalformedError("manifest parents are the text of CIDs", rule="manifest")
+            Cid.parse(parent)
         named = {"type", "v", "name", "version", "tree", "files"}
         extra = {key: value for key, value in fields.items() if key not in named}
         return cls(name, version, _root(fields, "tree", DAG_PB), files, extra)
