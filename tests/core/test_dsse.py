@@ -62,7 +62,7 @@ def test_lengths_are_of_bytes() -> None:
 
 @given(st.binary(max_size=200), st.text(min_size=1, max_size=20))
 def test_the_second_verifier_agrees(body: bytes, kind: str) -> None:
-    """The second verifier, securesystemslib, reads the same body, encodes the same message and accepts our signatures."""
+    """A second verifier reads the same body, encodes the same message and accepts our signatures."""
     envelope = Envelope.sign(kind, body, [ONE, TWO])
     theirs = TheirEnvelope.from_dict(json.loads(envelope.encoded))
     assert (theirs.payload, theirs.payload_type) == (body, kind)
