@@ -287,6 +287,8 @@ class _Run:
             with self.fetcher._watcher.watch(connection, overdue):  # noqa: SLF001  (one driver in two classes)
                 connection.run(tree, lease.run.first, lease.run.last, lambda chunks: self._deliver(lease, chunks), tick)
         except (IntegrityError, MalformedError) as error:
+            if error.rule == "chunk-size":
+                raise  # signed so by the publisher: another source has nothing else
             error.source = error.source or lease.source
             error.path = error.path or tree.entry.path
             with self.lock:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from modelnet.core import car, varint
+from modelnet.core.chunking import MAX_CHUNK
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.core.unixfs import MAX_BLOCK
@@ -219,15 +220,17 @@ class Connection:
         wanted = Cid(RAW, BLAKE3, tree.digest_of(index))
         with self._request(f"/ipfs/{wanted}?format=raw", "application/vnd.ipld.raw") as response:
             size = tree.size_of(index)
-            content = self._read(response, size, "chunk", tick, least=size)
+            content = self._read(response, MAX_CHUNK, "chunk", tick, least=size)
         tree.check(index, blake3_digest(content), source=self.source.url)
+        _check_size(tree, index, len(content))
         deliver([(index, memoryview(content))])
 
     def run(self, tree: FileTree, first: int, last: int, deliver: Deliver, tick: Tick) -> None:
         """Fetch the chunks `[first, last)` of a file as one CAR stream and deliver each once it is verified.
 
         A chunk that the stream leaves out is simply not delivered. Raises `IntegrityError` on a wrong byte or a block
-        that was not asked for, `MalformedError` on broken framing, `UnavailableError` when the stream breaks off.
+        that was not asked for, `MalformedError` on broken framing (rule `chunk-size`: the publisher's fault),
+        `UnavailableError` when the stream breaks off.
         """
         if last - first == 1:
             self.chunk(tree, first, deliver, tick)
@@ -286,9 +289,9 @@ class _CarRun:
             fill += count
             self.total += count
             self.tick(count)
-            if self.total > self.limit:
-                raise self._lie("the CAR stream is longer than what was asked for", self.limit, self.total)
             begin = self._frames(begin, fill)
+            if self.total - (fill - begin) > self.limit:  # whole frames; the one under way is bounded by itself
+                raise self._lie("the CAR stream is longer than what was asked for", self.limit, self.total)
         self._flush()
         self.connection.check_ended(response, short=begin != fill)
         if begin != fill:
@@ -324,6 +327,7 @@ class _CarRun:
         digest = blake3_digest(block)
         for index in indexes:
             self.tree.check(index, digest, source=self.url)
+            _check_size(self.tree, index, len(block))
             self.ready.append((index, block))
         self.ready_bytes += len(block)
         if self.ready_bytes >= BATCH:
@@ -346,6 +350,15 @@ class _CarRun:
         return IntegrityError(
             message, rule="unasked", path=self.tree.entry.path, wanted=wanted, got=got, source=self.url
         )
+
+
+def _check_size(tree: FileTree, index: int, size: int) -> None:
+    """Raise when the right bytes of a chunk are not as many as its publisher signed; no source is to blame."""
+    if size != tree.size_of(index):
+        raise MalformedError(
+            "the signed DAG gives a chunk another size than it has",
+            rule="chunk-size", path=tree.entry.path, offset=tree.offsets[index], wanted=tree.size_of(index), got=size,
+        )  # fmt: skip
 
 
 def _printable(text: str) -> str:
