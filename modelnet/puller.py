@@ -13,21 +13,21 @@ import fnmatch
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelnet.checking import CORES, check_chunks, open_file
 from modelnet.core.cid import RAW, Cid
-from modelnet.core.filetree import FileTree, inner_nodes, parse_file_node
+from modelnet.core.filetree import MAX_DEPTH, FileTree, inner_nodes, parse_file_node
 from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
 from modelnet.core.names import Reference, parse_reference
 from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
 from modelnet.core.tree import build_tree, file_child
 from modelnet.core.unixfs import Child, Node
-from modelnet.errors import IntegrityError, UnavailableError, UsageError
+from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
 from modelnet.gate import admit, check_pin, choose, resolve_publisher
 from modelnet.partial import Partial, disk_errors
@@ -43,6 +43,8 @@ __all__ = ["Knowledge", "Plan", "Pulled", "pull"]
 SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
 SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
 SPARE = 16 * 1024 * 1024  # bytes left free on the disk beside the model
+MAX_CHUNKS = 1 << 22  # of one pull, at 40 bytes of memory each: 4 TiB in chunks of 1 MiB
+MAX_NODES = 1 << 18  # above them: one for each tensor and file, or for 1,024 chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,14 @@ class _Pull:
         lengths: dict[Cid, int] = {}
         paths = {entry.cid: entry.path for entry in entries}
         level = list(dict.fromkeys(entry.cid for entry in entries if entry.cid.codec != RAW))
+        depth = 0
         while level:
+            depth += 1
+            if depth > MAX_DEPTH or len(nodes) + len(level) > MAX_NODES:
+                raise MalformedError(
+                    "a file's DAG is too deep or has too many nodes", rule="unixfs", path=paths[level[0]],
+                    wanted=f"at most {MAX_DEPTH} levels and {MAX_NODES} nodes",
+                )  # fmt: skip
             blocks = {cid: block for cid in level if (block := self.store.block(cid)) is not None}
             if absent := [cid for cid in level if cid not in blocks]:
                 names = {cid: paths.get(cid, "a file of the release") for cid in absent}
@@ -243,6 +252,7 @@ class _Pull:
                     if inner not in nodes:
                         following[inner] = None
             level = list(following)
+        _check_count(entries, nodes)
         if whole:
             self._check_tree(manifest, {cid: (node, lengths[cid]) for cid, node in nodes.items()})
         return [FileTree(entry, nodes) for entry in entries]
@@ -451,6 +461,26 @@ def _whole(path: Path, tree: FileTree, pool: ThreadPoolExecutor, progress: Progr
         return False
     finally:
         os.close(handle)
+
+
+def _check_count(entries: Sequence[FileEntry], nodes: Mapping[Cid, Node]) -> None:
+    """Raise before DAGs that name a child many times unfold into more chunks than memory holds."""
+    counts: dict[Cid, int] = {}
+
+    def count(cid: Cid, depth: int) -> int:
+        if cid.codec == RAW:
+            return 1
+        if cid not in counts:
+            # A node that `MAX_DEPTH` levels do not reach is refused when its file is unfolded.
+            links = nodes[cid].links if depth < MAX_DEPTH else ()
+            counts[cid] = sum(count(link.cid, depth + 1) for link in links)
+        return counts[cid]
+
+    total = 0
+    for entry in entries:
+        total += count(entry.cid, 0)
+        if total > MAX_CHUNKS:
+            raise MalformedError("too many chunks", rule="unixfs", path=entry.path, wanted=MAX_CHUNKS, got=total)
 
 
 def _check_space(root: Path, plan: Plan) -> None:
