@@ -15,16 +15,17 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from modelnet import durable
-from modelnet.checking import check_chunks, data_chunks
+from modelnet.checking import check_chunks, data_chunks, open_file
 from modelnet.core.filetree import FileTree
 from modelnet.errors import UnavailableError
 from modelnet.stores.index import FileStat, Index
@@ -44,16 +45,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hints = {
-            errno.ENOSPC: "free some space and pull again; what has arrived is kept",
-            errno.EDQUOT: "free some space and pull again; what has arrived is kept",
-            errno.EROFS: "choose a folder that you can write, with --to or MODELNET_HOME",
-            errno.EACCES: "choose a folder that you can write, with --to or MODELNET_HOME",
-            errno.EPERM: "choose a folder that you can write, with --to or MODELNET_HOME",
-        }
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UnavailableError(
             f"cannot write: {error.strerror or error}", rule="disk", path=str(error.filename or path),
-            hint=hints.get(error.errno or 0),
+            hint="free some space and try again; what has arrived is kept" if full
+            else "choose a folder that can be written, with --to or MODELNET_HOME",
         ) from error  # fmt: skip
 
 
@@ -98,19 +94,40 @@ class Partial:
 
     def open(self) -> None:
         """Take the lock and make the folders and files; raises `UnavailableError` when another pull has it."""
+        while self._guard is None:
+            with disk_errors(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._guard = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self.close()
+                raise UnavailableError(
+                    "another pull of this release is going on",
+                    rule="busy", path=str(self.root), hint="wait for it to end",
+                ) from error  # fmt: skip
+            if not _same(self._guard, self.root / "lock"):  # the pull that had it has just ended and removed the folder
+                self.close()
         with disk_errors(self.root):
-            self.files.mkdir(parents=True, exist_ok=True)
-            self._guard = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            raise UnavailableError(
-                "another pull of this release is going on", rule="busy", path=str(self.root), hint="wait for it to end"
-            ) from error
-        with disk_errors(self.root):
-            for folder in sorted({self.path(file).parent for file in range(len(self.trees))}):
-                folder.mkdir(parents=True, exist_ok=True)
+            for folder in self._folders():
+                _expel(folder, stat.S_ISDIR)
+                folder.mkdir(exist_ok=True)
+            for file in range(len(self.trees)):
+                _expel(self.path(file), stat.S_ISREG)
+
+    def _folders(self) -> list[Path]:
+        """Return every folder that holds a file of this pull, parents first."""
+        parents = (Path(tree.entry.path).parents for tree in self.trees)
+        return sorted({self.files / inner for inners in parents for inner in inners})
+
+    def _foreign(self) -> bool:
+        """Tell whether the folder holds more than this pull brings: what a pull of more files began, or junk."""
+        mine = {str(self.path(file)) for file in range(len(self.trees))}
+        return any(
+            os.path.join(folder, name) not in mine  # noqa: PTH118  (100,000 files)
+            for folder, _, names in os.walk(self.files)
+            for name in names
+        )
 
     def close(self) -> None:
         """Record what arrived, close the files and give the lock back; what was written stays."""
@@ -132,20 +149,22 @@ class Partial:
             except UnavailableError:
                 return
             self.discard()
-        self.index.end_partial(self.root)
+        else:
+            self.index.end_partial(self.root)
 
     def survey(self, file: int, pool: ThreadPoolExecutor) -> list[int]:
         """Return the chunks of `file` that are on disk and right, after a pull that was broken off."""
         tree = self.trees[file]
-        with disk_errors(self.path(file)):
-            try:
-                handle = os.open(self.path(file), os.O_RDONLY | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                return []
-            try:
-                right = check_chunks(handle, tree, list(data_chunks(handle, tree)), pool)
-            finally:
-                os.close(handle)
+        try:
+            handle = open_file(self.path(file))
+        except OSError:
+            return []  # nothing yet, or nothing that a pull writes
+        try:
+            right = check_chunks(handle, tree, list(data_chunks(handle, tree)), pool)
+        except OSError:
+            return []
+        finally:
+            os.close(handle)
         with self._lock:
             self._fresh.setdefault(file, []).extend(right)
         return right
@@ -249,7 +268,7 @@ class Partial:
                 durable.sync_folder(folder)
         with disk_errors(destination):
             destination.parent.mkdir(parents=True, exist_ok=True)
-            if destination.is_dir():
+            if destination.is_dir() or self._foreign():
                 self._merge(destination)
             else:
                 self.files.replace(destination)
@@ -257,7 +276,7 @@ class Partial:
         return [(self.path(file), destination / tree.entry.path) for file, tree in enumerate(self.trees)]
 
     def _merge(self, destination: Path) -> None:
-        """Put each file into a folder that exists, one rename at a time."""
+        """Put each file of this pull, and nothing else, where it belongs, one rename at a time."""
         for file in range(len(self.trees)):
             target = destination / self.trees[file].entry.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -265,10 +284,34 @@ class Partial:
             durable.sync_folder(target.parent)
 
     def discard(self) -> None:
-        """Remove the folder, after its files have moved, and forget the pull."""
+        """Remove the folder, after its files have moved, and forget the pull; keep what a pull of more files began."""
         self.close()
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.index.end_partial(self.root)
+        with unused(self.root) as idle:  # another pull may have begun in it as soon as the lock was free
+            if idle and not self._foreign():
+                shutil.rmtree(self.root, ignore_errors=True)
+        if not self.root.exists():  # else gc tries again
+            self.index.end_partial(self.root)
+
+
+def _same(handle: int, path: Path) -> bool:
+    """Tell whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _expel(path: Path, belongs: Callable[[int], bool]) -> None:
+    """Remove what stands at `path` unless its mode is one that `belongs` there: nothing is written through a link."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not belongs(mode):
+        if stat.S_ISDIR(mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _write_all(handle: int, views: list[memoryview], offset: int) -> None:

@@ -142,7 +142,7 @@ class _Pull:
                 if not dry_run:
                     self._index(trees, destination)
                     self._record(release, known, manifest, destination)
-                    partial.clear()
+                    self._tidy(release, partial)
                 size = sum(tree.entry.size for tree in trees)
                 plan = Plan(size, size, 0, 0)
                 return Pulled(release, manifest, tuple(entries), destination, plan, self._reports())
@@ -343,6 +343,13 @@ class _Pull:
         self.store.index.add_chunks(
             row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in chunks)
         )
+
+    def _tidy(self, release: Release, partial: Partial) -> None:
+        """Remove what an earlier pull of this release left when it stopped right after its rename."""
+        partial.clear()
+        for manifest, folder, _ in self.store.index.partials():
+            if manifest == release.manifest and not folder.exists():
+                self.store.index.end_partial(folder)
 
     def _announce(self, plan: Plan, version: str) -> None:
         change = f"{plan.previous} → {version}: " if plan.previous and plan.reused else ""

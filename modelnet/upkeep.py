@@ -79,7 +79,8 @@ def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLi
             freed += _disk(folder)
             if not dry_run:
                 shutil.rmtree(folder, ignore_errors=True)
-                store.index.end_partial(folder)
+                if not folder.exists():
+                    store.index.end_partial(folder)
     for folder in _orphans(store):
         if now - _touched(folder) >= grace_s:
             items.append(f"files that no release points to {folder}")
