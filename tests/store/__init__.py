@@ -1,0 +1,1 @@
+"""The store and the transfer: round trips, crashes, reuse, upkeep."""
