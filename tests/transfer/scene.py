@@ -42,6 +42,20 @@ class Scene:
         attempt(self.world.v1, self.home, [self.node]).whole(self.world.files_v1)
         return outcome
 
+    def begin(self, share: float = 0.4, *, reference: str | None = None, home: Path | None = None) -> Path:
+        """Pull until about `share` of the bytes have come and the source vanishes; return the partial's folder."""
+        limit = int(share * sum(map(len, self.world.files_v1.values())))
+
+        def vanish(exchange: Exchange) -> None:
+            if exchange.proxy.sent < limit:
+                exchange.honest()
+
+        home = self.home if home is None else home
+        with Proxy(self.node, vanish, kinds=CHUNKS) as mortal:
+            attempt(reference or self.world.v1, home, [mortal.url]).refused(5)
+        (folder,) = (home / "partial").iterdir()
+        return folder
+
     def together(self, spoil: Spoil, kinds: Collection[Kind] = EACH) -> str:
         """Pull from the hostile source and an honest one: all must come; return the state of the hostile one."""
         with Proxy(self.node, spoil, kinds=kinds) as hostile:
