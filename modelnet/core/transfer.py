@@ -11,6 +11,8 @@ Rules:
 - connections for each source follow additive increase, multiplicative decrease on its goodput;
 - a source that is silent for 10 s, below 1 KiB/s, or below a tenth of the median loses its lease and waits;
 - what is left at the end is given twice: to the slow holder and to whoever is idle (end game);
+- a source that lacks what is missing is asked elsewhere, ever less often, while others bring something: what they
+  leave in the end may be what it has;
 - one wrong byte and a source is never asked again.
 
 The design follows BitTorrent's end game and TCP's AIMD (Chiu and Jain 1989), applied to goodput.
@@ -37,8 +39,10 @@ LEAST_RATE = 1024.0  # bytes a second; a slower source is as good as none
 SLOW_SHARE = 0.1  # of the median goodput of all sources
 STRIKES = 4  # failures in a row before a source counts as gone
 BACKOFF_S = 0.25  # doubled with each strike
-EMPTY_S = 1.0  # pause after a round of answers "not here": the source may be pulling itself
-EMPTY_ROUND, EMPTY_ROUNDS = 8, 3  # places looked at in a round, each elsewhere; then the source has nothing for us
+EMPTY_S, EMPTY_MOST_S = 1.0, 8.0  # pause after a round of answers "not here", doubled while others go on
+EMPTY_ROUND = 8  # places looked at in a round, each elsewhere: the source may be pulling itself
+EMPTY_LEAST, EMPTY_MOST = 24, 64  # such answers, while nobody brought anything, after which nobody has the rest
+YOUNG_S = 1.0  # a lease this young is judged by what its source gave before
 GOLDEN = 0.6180339887498949  # multiples of it, modulo one, spread evenly (Knuth 6.4)
 SMOOTHING = 0.3  # weight of the newest goodput sample
 
@@ -87,6 +91,8 @@ class SourceState:
     active: int = 0
     strikes: int = 0
     empty: int = 0
+    fruitless: int = 0
+    left: int = -1
     wait_until: float = 0.0
     cursor: Run | None = None
     window_start: float = 0.0
@@ -214,17 +220,26 @@ class Transfer:
         best: Run | None = None
         latest = 0.0
         for lease in self.leases:
-            if lease.source == source.name:
-                continue
             rest = self._rest(lease.run)
-            if not rest or any(other.run == rest[0] for other in self.leases if other.source == source.name):
+            if not rest:
                 continue
-            rate = max(lease.received / max(now - lease.started, 0.05), 1.0)
-            remaining = (lease.size - lease.verified) / rate
+            holders = [other for other in self.leases if _holds(other.run, rest[0])]
+            if any(holder.source == source.name for holder in holders):
+                continue
+            # Whoever is fastest of those that hold it decides: a third copy helps only where two are slow.
+            remaining = min(self._remaining(holder, now) for holder in holders)
             ours = self._size(rest[0]) / source.goodput if source.goodput else 0.25
             if remaining > max(2 * ours, latest, 0.1):
                 best, latest = rest[0], remaining
         return best
+
+    def _remaining(self, lease: Lease, now: float) -> float:
+        """Return in how many seconds the lease will be finished if it goes on as it does."""
+        age = max(now - lease.started, 0.05)
+        rate = lease.received / age
+        if age < YOUNG_S:
+            rate = max(rate, self.sources[lease.source].goodput)
+        return (lease.size - lease.verified) / max(rate, 1.0)
 
     def _rest(self, run: Run) -> list[Run]:
         wanted = self._wanted[run.file]
@@ -274,12 +289,19 @@ class Transfer:
         self._not_here(source, now)
 
     def _not_here(self, source: SourceState, now: float) -> None:
-        """Look elsewhere; after a few rounds of that the source has nothing for us."""
+        """Look elsewhere; once every source did that often enough, and nothing came, nobody has the rest."""
         source.empty += 1
+        source.fruitless = source.fruitless + 1 if source.left == self.left else 1
+        source.left = self.left
         if source.empty % EMPTY_ROUND == 0:
-            source.wait_until = now + EMPTY_S
-        if source.empty >= EMPTY_ROUND * EMPTY_ROUNDS:
-            self._drop(source, State.GONE, "it does not have what is missing")
+            others = any(lease.source != source.name for lease in self.leases)
+            pause = EMPTY_S * 2 ** (source.empty // EMPTY_ROUND - 1) if others else EMPTY_S
+            source.wait_until = now + min(pause, EMPTY_MOST_S)
+        enough = max(EMPTY_LEAST, min(EMPTY_MOST, 2 * self._chunks_left))
+        usable = [other for other in self.sources.values() if other.usable]
+        if all(other.left == self.left and other.fruitless >= enough for other in usable):
+            for other in usable:
+                self._drop(other, State.GONE, "it does not have what is missing")
 
     def failed(self, lease: Lease, reason: str, now: float) -> None:
         """The connection broke, or `verdict` ended it."""
@@ -289,11 +311,12 @@ class Transfer:
         source.strikes += 1
         if not lease.verified:
             source.slots = max(1, source.slots // 2)
-        source.reason = reason
         if source.strikes >= STRIKES:
             self._drop(source, State.GONE, reason)
-        elif source.usable and reason.startswith("slow"):
-            source.state = State.SLOW
+        elif source.usable:
+            source.reason = reason
+            if reason.startswith("slow"):
+                source.state = State.SLOW
 
     def lied(self, lease: Lease, reason: str) -> None:
         """The source sent what it was not asked for, or wrong bytes: it is never asked again."""
@@ -333,10 +356,10 @@ class Transfer:
 
     def _give_back(self, lease: Lease) -> list[Run]:
         """Make what the lease still lacks available again, unless another lease holds it; return those runs."""
-        held = [other.run for other in self.leases if other.run.file == lease.run.file]
+        held = [other.run for other in self.leases]
         rest = [
             run for run in self._rest(lease.run)
-            if not any(other.first <= run.first and run.last <= other.last for other in held)
+            if not any(_holds(other, run) for other in held)
         ]  # fmt: skip
         for run in rest:
             place = bisect_left(self._pending, run)
@@ -348,7 +371,8 @@ class Transfer:
         return rest
 
     def _drop(self, source: SourceState, state: State, reason: str) -> None:
-        source.state, source.reason = state, reason
+        if source.state is not State.LIED:  # a lie is what is reported, however the source's other leases end
+            source.state, source.reason = state, reason
 
     def _adapt(self, source: SourceState, now: float) -> None:
         """Add a connection while that brings goodput; halve them when goodput fell."""
@@ -361,6 +385,11 @@ class Transfer:
         elif rate < 0.7 * source.window_rate:
             source.slots = max(1, source.slots // 2)
         source.window_start, source.window_bytes, source.window_rate = now, 0, rate
+
+
+def _holds(run: Run, part: Run) -> bool:
+    """Tell whether `part` lies in `run`."""
+    return run.file == part.file and run.first <= part.first and part.last <= run.last
 
 
 def _runs(file: int, chunks: Sequence[int]) -> list[Run]:
