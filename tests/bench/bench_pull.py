@@ -2,7 +2,8 @@
 
 One node serves one safetensors file; each pull goes into an empty store, is verified against the publisher's signature
 and is durable (fsync) when it ends. curl checks nothing and leaves the bytes in the page cache; `curl + fsync` is what
-it takes to have them on the disk as well. hf_xet reads its local store and reconstructs the file; no network is in it.
+it takes to have them on the disk as well. Four curls use as many connections as a pull does for its chunks. hf_xet
+reads its local store and reconstructs the file; no network is in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import MIB, Node, Side, Spent, Work, bench, child, job, measure
-from ports import Connections, file_server
+from ports import Connections, file_server, parts
 from samples import write_safetensors
 
 LIMIT, XET = 0.8, 2.0
@@ -59,16 +60,23 @@ def compare(title: str, work: Work) -> None:
             lambda: job("xet_download", _environment=cache, files=uploaded, store=work.folder / "xet", to=out),
             lambda: clear(work),
         )
+        four = Side(
+            "four curls, a quarter each",
+            lambda: parts([f"{url}/{model.name}"] * 4, size, out),
+            lambda: clear(work, out),
+        )
         disk: list[tuple[Side, float | None]] = [] if work.tmpfs else [(synced, LIMIT)]
-        sides = [(plain, LIMIT), *disk, (xet, XET)]
+        sides = [(plain, LIMIT), *disk, (four, None), (xet, XET)]
         measure(title, size, Side("modelnet.pull", pull, lambda: clear(work)), sides, work)
         clear(work)
 
 
-def clear(work: Work) -> None:
-    """Remove what the run before left."""
+def clear(work: Work, folder: Path | None = None) -> None:
+    """Remove what the run before left, and make `folder`."""
     for name in ("puller", "out", "xet-cache"):
         work.fresh(name)
+    if folder is not None:
+        folder.mkdir()
 
 
 with bench("pull", __doc__) as work:

@@ -9,35 +9,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from common import Node, Side, Spent, bench, job, measure, started
-from ports import file_server, limited
+from common import Node, Side, Spent, bench, job, measure
+from ports import file_server, limited, parts
 from samples import write_safetensors
 
 RATE = 50 * 10**6
 TARGET = 0.95  # of the sum of both
-WAIT_S = 300.0
-
-
-def halves(urls: list[str], size: int, folder: Path) -> Spent:
-    """Fetch one half of a file from each URL, side by side."""
-    middle = size // 2
-    begin = time.perf_counter()
-    with ExitStack() as stack:
-        running = [
-            stack.enter_context(
-                started(["curl", "--silent", "--fail", "--range", part, "--output", str(folder / f"half{number}"), url])
-            )
-            for number, (url, part) in enumerate(zip(urls, (f"0-{middle - 1}", f"{middle}-"), strict=True))
-        ]
-        codes = [process.wait(WAIT_S) for process in running]
-    if any(codes):
-        raise RuntimeError(f"curl ended with {codes}")
-    return Spent(time.perf_counter() - begin)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -74,6 +55,6 @@ with bench("two sources of 50 MB/s", __doc__, rounds=3) as work, ExitStack() as 
         "one file from two sources",
         size,
         Side("modelnet.pull", pull, lambda: work.fresh("puller")),
-        [(Side("limit: two curls, a half each", lambda: halves(plain, size, work.folder)), TARGET)],
+        [(Side("limit: two curls, a half each", lambda: parts(plain, size, work.folder)), TARGET)],
         work,
     )

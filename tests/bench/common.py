@@ -75,9 +75,11 @@ def bench(title: str, text: str | None, *, rounds: int = 5) -> Iterator[Work]:
     base = Path("/dev/shm") if options.tmpfs else options.dir
     folder = Path(tempfile.mkdtemp(prefix="modelnet-bench-", dir=base))
     kind = "quick" if options.quick else "full"
-    print(f"# {title}: {len(os.sched_getaffinity(0))} cores, {file_system(folder)}, {kind}", flush=True)
+    cores = len(os.sched_getaffinity(0))
+    print(f"# {title}: {cores} cores, load {os.getloadavg()[0]:.1f}, {file_system(folder)}, {kind}", flush=True)
     try:
         yield Work(folder, options.quick, options.rounds or (2 if options.quick else rounds), options.tmpfs)
+        print(f"# load at the end: {os.getloadavg()[0]:.1f}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

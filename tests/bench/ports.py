@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from common import free_port, started, wait_port
+from common import Spent, free_port, started, wait_port
 
-__all__ = ["Connections", "file_server", "limited"]
+__all__ = ["Connections", "file_server", "limited", "parts"]
 
 NGINX = """\
 {user}
@@ -42,6 +43,7 @@ http {{
 }}
 """
 PIECE = 64 * 1024
+PARTS_S = 300.0
 BURST_S = 0.1  # what a limited source may send at once, in seconds of its rate: covers late wake-ups
 
 
@@ -71,6 +73,29 @@ def limited(url: str, rate: int) -> Iterator[str]:
     with started(argv):
         wait_port(port)
         yield f"http://127.0.0.1:{port}"
+
+
+def parts(urls: Sequence[str], size: int, folder: Path) -> Spent:
+    """Fetch one file of `size` bytes with as many curls as there are `urls`, side by side, each its share of it."""
+    cuts = [size * number // len(urls) for number in range(len(urls) + 1)]
+    begin = time.perf_counter()
+    with ExitStack() as stack:
+        running = []
+        for url, first, end in zip(urls, cuts, cuts[1:], strict=False):
+            argv = [
+                "curl",
+                "--silent",
+                "--fail",
+                "--range",
+                f"{first}-{end - 1}",
+                "--output",
+                str(folder / f"at{first}"),
+            ]
+            running.append(stack.enter_context(started([*argv, url])))
+        codes = [process.wait(PARTS_S) for process in running]
+    if any(codes):
+        raise RuntimeError(f"curl ended with {codes}")
+    return Spent(time.perf_counter() - begin)
 
 
 class Connections:
