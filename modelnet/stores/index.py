@@ -375,12 +375,10 @@ class Index:
 
     def end_partial(self, path: Path) -> None:
         """Forget the pull into `path`, and references into files that were there."""
-        key = os.fsencode(path)
+        key = os.fsencode(path)  # what lies below it begins with "/", after which "0" comes next
         with self.transaction() as connection:
             connection.execute("DELETE FROM partial WHERE path = ?", (key,))
-            connection.execute(
-                "DELETE FROM file WHERE path > ? AND path < ?", (key + b"/", key + b"0")
-            )  # "0" is "/" + 1
+            connection.execute("DELETE FROM file WHERE path > ? AND path < ?", (key + b"/", key + b"0"))
 
     def partials(self) -> list[tuple[Cid, Path, float]]:
         """Return (manifest, folder, last seen) of every unfinished pull."""

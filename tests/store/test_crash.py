@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -104,7 +105,7 @@ def test_kill_9_at_every_step(tmp_path: Path, alice: Machine, source: Path, step
 @pytest.mark.parametrize("to", [None, "new", "there"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
 @pytest.mark.parametrize("step", STEPS)
-def test_a_pull_survives_one_failing_step(
+def test_a_pull_survives_one_failing_step(  # noqa: PLR0917  (fixtures)
     tmp_path: Path, alice: Machine, source: Path, step: str, error: int, to: str | None
 ) -> None:
     """Not done, or done and reported as failed: one clear error, the store whole, and a retry completes."""
@@ -134,7 +135,7 @@ def test_a_pull_survives_one_failing_step(
 
 
 @pytest.mark.parametrize("applied", [False, True])
-def test_a_publish_survives_a_failing_commit(tmp_path: Path, alice: Machine, source: Path, *, applied: bool) -> None:
+def test_a_publish_survives_a_failing_commit(alice: Machine, source: Path, *, applied: bool) -> None:
     """The release is there whole or not at all, and publishing again gives it."""
     with counted() as seen:
         alice.publish(source, name="counting")
@@ -162,11 +163,8 @@ def test_a_publisher_is_made_whole_or_can_be_made_again(tmp_path: Path, step: st
         init(home=tmp_path / "counting")
     for nth in range(1, seen[step] + 1):
         machine = Machine(tmp_path / f"home-{nth}")
-        with failing(Fault(step, nth, applied=applied, error=errno.EIO)):
-            try:
-                init(alias="acme", home=machine.home)
-            except UnavailableError:
-                pass
+        with failing(Fault(step, nth, applied=applied, error=errno.EIO)), contextlib.suppress(UnavailableError):
+            init(alias="acme", home=machine.home)
         if not own_publishers(machine.home / "keys"):
             init(alias="acme", home=machine.home)
         write_random(tmp_path / "m" / "a.bin", 10)
@@ -174,7 +172,7 @@ def test_a_publisher_is_made_whole_or_can_be_made_again(tmp_path: Path, step: st
         assert fsck(home=machine.home) == []
 
 
-def test_the_index_held_by_another_program_is_an_answer(tmp_path: Path, alice: Machine, source: Path) -> None:
+def test_the_index_held_by_another_program_is_an_answer(alice: Machine, source: Path) -> None:
     """A writer that never ends: exit 5 after the time-out, not a wait without end."""
     import sqlite3
 
