@@ -35,6 +35,7 @@ from modelnet.stores.local import ChunkReader, LocalStore, open_store
 __all__ = ["Freed", "Problem", "fsck", "gc", "remove"]
 
 GRACE_S = 3600.0
+MAX_CHUNK = 2 * 1024 * 1024  # what a damaged index may make us read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +133,17 @@ def _within(path: str | Path, folders: Iterable[Path]) -> bool:
 
 def _orphans(store: LocalStore) -> Iterator[Path]:
     """Yield the version folders under `models/` that no release points to or into."""
+    # In this order: a folder that a pull has just put there either still has a pull at work, or has its release.
+    folders = [folder for folder in store.home.models.glob("*/*/*") if folder.is_dir()]
+    if any(_busy(folder) for _, folder, _ in store.index.partials()):
+        return
     used = [row.path for row in store.index.releases()]
-    for folder in store.home.models.glob("*/*/*"):
-        if folder.is_dir() and not any(path.is_relative_to(folder) for path in used):
-            yield folder
+    yield from (folder for folder in folders if not any(path.is_relative_to(folder) for path in used))
+
+
+def _busy(folder: Path) -> bool:
+    with unused(folder) as idle:
+        return not idle
 
 
 def _unreachable(store: LocalStore) -> list[bytes]:
@@ -221,9 +229,7 @@ def _check_references(index: Index, row: int, path: str, *, repair: bool) -> Ite
         wrong = [(digest, offset) for digest, offset, _ in references]
     else:
         try:
-            for digest, offset, size in references:
-                if size > 2 * 1024 * 1024 or blake3_digest(os.pread(handle, size, offset)) != digest:
-                    wrong.append((digest, offset))
+            wrong = [(digest, at) for digest, at, size in references if not _holds(handle, digest, at, size)]
         finally:
             os.close(handle)
     if not wrong:
@@ -236,11 +242,26 @@ def _check_references(index: Index, row: int, path: str, *, repair: bool) -> Ite
     )  # fmt: skip
 
 
+def _holds(handle: int, digest: bytes, offset: int, size: int) -> bool:
+    try:
+        return size <= MAX_CHUNK and blake3_digest(os.pread(handle, size, offset)) == digest
+    except (OSError, ValueError, OverflowError):  # a fifo, a bad sector, a number that is no offset
+        return False
+
+
 def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor, *, repair: bool) -> Iterator[Problem]:
     """Yield what is wrong with a release: its signature, its blocks, its files."""
     name = f"{row.pid}/{row.name}@{row.version}"
     try:
-        manifest = open_manifest(store, admit(store, row))
+        release = admit(store, row)
+    except ModelnetError as error:
+        # Nobody signed what this row says, so it is no release; the files stay until gc, and a pull finds them.
+        if repair:
+            store.index.remove_release(row)
+        yield Problem(error.rule or error.kind, name, f"{error}; pull or publish it again", repaired=repair)
+        return
+    try:
+        manifest = open_manifest(store, release)
         trees = [store.tree(entry) for entry in manifest.files]
     except ModelnetError as error:
         yield Problem(error.rule or error.kind, name, f"{error}; pull it again")
@@ -254,6 +275,28 @@ def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor,
         except ModelnetError as error:
             mended = repair and row.layout in ("store", "placed") and _mend(store, path, tree)
             yield Problem(error.rule or error.kind, str(path), error.message, repaired=mended, offset=error.offset)
+        else:
+            yield from _check_served(store.index, path, tree, repair=repair)
+
+
+def _check_served(index: Index, path: Path, tree: FileTree, *, repair: bool) -> Iterator[Problem]:
+    """Yield a problem when a file that is whole has chunks that nothing refers to, so that nobody could get them."""
+    places = {(tree.digest_of(chunk), tree.offsets[chunk]) for chunk in range(len(tree))}
+    known = index.file_id(str(path))
+    lost = len(places) if known is None else len(places - {row[:2] for row in index.chunks_of(known)})
+    if lost:
+        if repair:
+            _refer(index, path, tree)
+        yield Problem("reference", str(path), f"{lost} chunks of this file could not be served", repaired=repair)
+
+
+def _refer(index: Index, path: Path, tree: FileTree) -> None:
+    """Refer to every chunk of a file that is whole."""
+    with index.transaction():
+        row = index.set_file(str(path), FileStat.of(path.stat()), fresh=True)
+        index.add_chunks(
+            row, ((tree.digest_of(chunk), tree.offsets[chunk], tree.size_of(chunk)) for chunk in range(len(tree)))
+        )
 
 
 def _mend(store: LocalStore, path: Path, tree: FileTree) -> bool:
@@ -275,8 +318,5 @@ def _mend(store: LocalStore, path: Path, tree: FileTree) -> bool:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    row = store.index.set_file(str(path), FileStat.of(path.stat()), fresh=True)
-    store.index.add_chunks(
-        row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in range(len(tree)))
-    )
+    _refer(store.index, path, tree)
     return True

@@ -35,6 +35,8 @@ BUSY_TIMEOUT_S = 30.0  # writers take turns; each transaction is short
 LOOKUP = 500  # digests asked for in one statement; SQLite allows 32,766 variables
 SPREAD = 8  # references tried for one chunk before it counts as missing
 
+REPAIR = "run `modelnet fsck --repair`; it sets the damaged index aside and reads the files again"
+
 SCHEMA = """
 CREATE TABLE publisher (pid TEXT PRIMARY KEY, alias TEXT UNIQUE, genesis BLOB NOT NULL) STRICT;
 CREATE TABLE release (
@@ -149,6 +151,8 @@ class Index:
             yield self._connect()
         except sqlite3.Error as error:
             raise self._refusal(error) from error
+        except UnicodeDecodeError as error:  # SQLite's own words about a damaged schema may hold any byte
+            raise MalformedError("index is damaged", rule="index", path=str(self.path), hint=REPAIR) from error
         except OSError as error:
             raise UnavailableError(
                 f"cannot open the store: {error.strerror}", rule="store", path=str(self.path),
@@ -161,7 +165,7 @@ class Index:
         if code is not None and (code & 0xFF in broken or code & 0xFF == sqlite3.SQLITE_ERROR):
             return MalformedError(
                 f"index is damaged: {error}", rule="index", path=str(self.path),
-                hint="run `modelnet fsck --repair`; it sets the damaged index aside and reads the files again",
+                hint=REPAIR,
             )  # fmt: skip
         return UnavailableError(
             f"index cannot be used: {error}", rule="store", path=str(self.path),
@@ -192,9 +196,12 @@ class Index:
     # Publishers
 
     def add_publisher(self, pid: str, genesis: bytes, alias: str | None = None) -> None:
-        """Remember a publisher; an alias that is given replaces none that another publisher has."""
+        """Remember a publisher by its verified genesis; an alias replaces none that another publisher has."""
         with self.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO publisher VALUES (?, NULL, ?)", (pid, genesis))
+            connection.execute(
+                "INSERT INTO publisher VALUES (?, NULL, ?) ON CONFLICT (pid) DO UPDATE SET genesis = excluded.genesis",
+                (pid, genesis),
+            )
             if alias is not None:
                 connection.execute("UPDATE publisher SET alias = ? WHERE pid = ?", (alias, pid))
 
@@ -229,7 +236,7 @@ class Index:
 
     def block_cids(self) -> list[bytes]:
         """Return the binary CIDs of all blocks."""
-        return [_blob(cid) for (cid,) in self._rows("SELECT cid FROM block")]
+        return [_cid(cid).encode() for (cid,) in self._rows("SELECT cid FROM block")]
 
     def remove_blocks(self, cids: Iterable[bytes]) -> None:
         """Forget blocks."""
@@ -264,6 +271,11 @@ class Index:
         """Return what `path` was when its references were recorded, or None when there are none."""
         rows = self._rows("SELECT dev, inode, size, mtime_ns FROM file WHERE path = ?", (os.fsencode(path),))
         return FileStat(*(_int(value) for value in rows[0])) if rows else None
+
+    def file_id(self, path: str) -> int | None:
+        """Return the id of the file at `path`, for `chunks_of`."""
+        rows = self._rows("SELECT id FROM file WHERE path = ?", (os.fsencode(path),))
+        return _int(rows[0][0]) if rows else None
 
     def move_files(self, moves: Iterable[tuple[str, str]]) -> None:
         """Record that files were renamed, from → to."""
@@ -351,7 +363,7 @@ class Index:
         )
         return [
             ReleaseRow(
-                str(row[0]), str(row[1]), str(row[2]), Cid.decode(_blob(row[3])), _blob(row[4]),
+                str(row[0]), str(row[1]), str(row[2]), _cid(row[3]), _blob(row[4]),
                 Path(os.fsdecode(_blob(row[5]))), str(row[6]), float(str(row[7])),
             )
             for row in rows
@@ -383,7 +395,7 @@ class Index:
     def partials(self) -> list[tuple[Cid, Path, float]]:
         """Return (manifest, folder, last seen) of every unfinished pull."""
         return [
-            (Cid.decode(_blob(manifest)), Path(os.fsdecode(_blob(path))), float(str(seen)))
+            (_cid(manifest), Path(os.fsdecode(_blob(path))), float(str(seen)))
             for manifest, path, seen in self._rows("SELECT manifest, path, seen FROM partial")
         ]
 
@@ -392,6 +404,16 @@ class Index:
         for (text,) in self._rows("PRAGMA integrity_check(1)"):
             if text != "ok":
                 raise MalformedError(f"index is damaged: {text}", rule="index", path=str(self.path))
+
+
+def _cid(value: object) -> Cid:
+    content = _blob(value)
+    try:
+        return Cid.decode(content)
+    except MalformedError as error:
+        raise MalformedError(
+            "index is damaged", rule="index", wanted="a CID", got=content.hex(), hint=REPAIR
+        ) from error
 
 
 def _blob(value: object) -> bytes:
