@@ -27,7 +27,7 @@ from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
 from modelnet.core.tree import build_tree, file_child
 from modelnet.core.unixfs import Child, Node
-from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
+from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
 from modelnet.gate import admit, check_pin, choose, resolve_publisher
 from modelnet.partial import Partial, disk_errors
@@ -175,10 +175,7 @@ class _Pull:
 
     def _resolve(self, pid: str, wanted: Reference) -> tuple[Release, Resolved | None]:
         """Return the signed release that `wanted` means: from this store if it is pinned here, else from the peers."""
-        here = choose(self.store, self.store.index.releases(pid, wanted.name), wanted)
-        pinned = wanted.manifest_sha256 is not None or (here is not None and here.version == wanted.version)
-        if here is not None and (pinned or not self.fetcher.sources):
-            release = admit(self.store, here)
+        if (release := self._local(pid, wanted)) is not None:
             check_pin(release, wanted)
             return release, None
         if not self.fetcher.sources:
@@ -188,6 +185,18 @@ class _Pull:
             )  # fmt: skip
         resolved = resolve_from(self.fetcher, pid, wanted)
         return resolved.release, resolved
+
+    def _local(self, pid: str, wanted: Reference) -> Release | None:
+        """Return the release in this store if it is the one that is meant, or if there is nobody else to ask."""
+        rows = self.store.index.releases(pid, wanted.name)
+        try:
+            here = choose(self.store, rows, wanted)
+            pinned = wanted.manifest_sha256 is not None or (here is not None and here.version == wanted.version)
+            return admit(self.store, here) if here is not None and (pinned or not self.fetcher.sources) else None
+        except ModelnetError:
+            if not self.fetcher.sources:
+                raise
+            return None  # a row that was damaged is as good as none: what the peers say replaces it
 
     def _manifest(self, release: Release) -> Manifest:
         block = self.store.block(release.manifest)
@@ -412,7 +421,14 @@ class _Pull:
         """Point the index at the release; a crash before this leaves files that the next pull finds."""
         rows = self.store.index.releases(release.pid, release.name)
         row = next((row for row in rows if row.version == release.version), None)
-        if row is not None and row.path == destination and row.layout != "part" and not moves:
+        if (
+            row is not None
+            and (row.path, row.manifest, row.envelope) == (destination, release.manifest, release.envelope.encoded)
+            and row.layout != "part"
+            and not moves
+        ):
+            if resolved is not None:
+                self.store.index.add_publisher(release.pid, resolved.genesis.envelope.encoded)
             return
         whole = all((destination / entry.path).is_file() for entry in manifest.files)
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
