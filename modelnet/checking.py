@@ -7,6 +7,7 @@ shrinks meanwhile is an answer, not a crash (a memory map would be killed by it)
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,9 +96,14 @@ def verify_file(
     try:
         handle = open_file(path)
     except OSError as error:
+        if path.is_symlink():
+            raise IntegrityError("a symbolic link is not what was signed", rule="symlink", path=name) from error
         raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=name) from error
     try:
-        size = os.fstat(handle).st_size
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError("not a regular file any more", rule="file-type", path=name)
+        size = status.st_size
         right = check_chunks(handle, tree, range(len(tree)), pool, advance)
         if len(right) != len(tree):
             wrong = next(index for index, found in enumerate([*right, -1]) if index != found)
