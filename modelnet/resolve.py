@@ -51,7 +51,8 @@ def resolve_from(fetcher: Fetcher, pid: str, wanted: Reference) -> Resolved:
 
     genesis: Genesis | None = None
     logs: list[list[Release]] = []
-    for genesis, releases in fetcher.each(ask):
+    for found, releases in fetcher.each(ask):
+        genesis = found
         logs.append(_distinct(release for release in releases if release.name == wanted.name))
     merged = _merge(logs)
     pinned = [release for release in merged if release.manifest_sha256 == wanted.manifest_sha256]
