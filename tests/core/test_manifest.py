@@ -215,3 +215,11 @@ def test_files_of_a_pebibyte_are_counted() -> None:
     made = manifest()
     files = tuple(dataclasses.replace(entry, size=MAX_SIZE) for entry in made.files)
     assert Manifest.parse(dataclasses.replace(made, files=files).encode()).size == len(files) * MAX_SIZE
+
+
+def test_parents_are_named_not_linked() -> None:
+    """Earlier manifests are named by the text of their CIDs, so a pin of this one does not pull them in."""
+    parent = manifest().cid
+    made = manifest(parents=[str(parent)])
+    assert Manifest.parse(made.encode()).parents == (parent,)
+    assert parent.encode() not in made.encode()

@@ -103,3 +103,16 @@ def test_shards_say_what_they_are() -> None:
         assert (node.kind, node.fanout, node.hash_type) == (Kind.HAMT, FANOUT, 0x22)
         assert int.from_bytes(node.content, "big").bit_count() == len(node.links)
     assert root.tsize == sum(map(len, store.values())) + sum(child.tsize for _, child in entries)
+
+
+def test_one_chunk_needs_no_node() -> None:
+    """A file of one chunk is its own root, and its directory sees its length twice."""
+    child = chunk(0, 77)
+    assert file_child(child.cid, 77, {}) == child
+
+
+def test_names_that_hash_alike() -> None:
+    """Two entries that no bit of the hash tells apart are refused; Kubo has no answer to that either."""
+    entries = names(9000, 30)
+    with pytest.raises(ValueError, match="equal"):
+        build_directory([*entries, entries[0]], Store().emit)
