@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def node(world: World) -> Iterator[str]:
     """Give the URL of an honest node that has both versions."""
     with serving(world.home) as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail the test when a pull leaves its watcher running."""
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == "modelnet-watcher"]
 
 
 @pytest.fixture
