@@ -38,8 +38,8 @@ def nothing_left_behind() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make seconds of waiting for a bad source into tenths; the proportions stay."""
-    monkeypatch.setattr(transfer, "STALL_S", 1.0)
-    monkeypatch.setattr(transfer, "GRACE_S", 0.7)
+    monkeypatch.setattr(transfer, "STALL_S", 1.5)
+    monkeypatch.setattr(transfer, "GRACE_S", 1.2)
     monkeypatch.setattr(transfer, "BACKOFF_S", 0.02)
     monkeypatch.setattr(transfer, "EMPTY_S", 0.05)
     monkeypatch.setattr(transfer, "STRIKES", 2)

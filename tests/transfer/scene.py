@@ -6,6 +6,7 @@ scene.together(spoil, [Kind.CAR])     # an honest one has everything too
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +60,11 @@ class Scene:
     def together(self, spoil: Spoil, kinds: Collection[Kind] = EACH) -> str:
         """Pull from the hostile source and an honest one: all must come; return the state of the hostile one."""
         with Proxy(self.node, spoil, kinds=kinds) as hostile:
+            patience = threading.Semaphore(4)  # one for each connection: a wait each time would look like a slow source
 
             def hold(exchange: Exchange) -> None:
                 # So that the honest one does not finish before the other was asked at all.
-                if exchange.kind in CHUNKS and CHUNKS & set(kinds):
+                if exchange.kind in CHUNKS and CHUNKS & set(kinds) and patience.acquire(blocking=False):
                     hostile.struck.wait(0.5)
 
             with Proxy(self.node, first=hold) as honest:
