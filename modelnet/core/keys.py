@@ -9,7 +9,9 @@ A key's id is `hex SHA-256(alg ‖ public key)` with alg 0x01 for Ed25519, the C
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Self
 
 from modelnet.errors import MalformedError
@@ -17,6 +19,15 @@ from modelnet.errors import MalformedError
 __all__ = ["ED25519", "SigningKey", "VerifyKey"]
 
 ED25519 = 0x01
+
+
+@cache
+def _libsodium() -> tuple[Callable[[bytes, bytes], bytes], tuple[type[Exception], ...]]:
+    """Load libsodium once, at the first signature: `import modelnet` stays light."""
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import CryptoError
+
+    return crypto_sign_open, (CryptoError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +47,12 @@ class VerifyKey:
 
     def accepts(self, message: bytes, signature: bytes) -> bool:
         """Tell whether `signature` (64 bytes) is this key's over `message`; the only verifier there is."""
-        from nacl.bindings import crypto_sign_open
-        from nacl.exceptions import CryptoError
-
         if len(signature) != 64:
             return False
+        crypto_sign_open, refusals = _libsodium()
         try:
             crypto_sign_open(signature + message, self.public)
-        except (CryptoError, ValueError):
+        except refusals:
             return False
         return True
 
