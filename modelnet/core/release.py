@@ -29,7 +29,15 @@ from modelnet.core.manifest import Manifest
 from modelnet.core.names import Locator, check_name, check_version
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UsageError
 
-__all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "STATEMENT_TYPE", "Release", "is_release", "sign_release"]
+__all__ = [
+    "PAYLOAD_TYPE",
+    "PREDICATE_TYPE",
+    "STATEMENT_TYPE",
+    "Release",
+    "is_release",
+    "release_statement",
+    "sign_release",
+]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -64,6 +72,14 @@ class Release:
         """
         body = envelope.verify(PAYLOAD_TYPE, genesis.release.keys, genesis.release.threshold)
         statement = strictjson.parse(body, what="release statement", limit=MAX_ENVELOPE)
+        release = cls.read(envelope, statement)
+        if release.pid != genesis.pid:
+            raise TrustError("release of another publisher", rule="publisher", wanted=genesis.pid, got=release.pid)
+        return release
+
+    @classmethod
+    def read(cls, envelope: Envelope, statement: Any) -> Self:
+        """Return the release in `statement`, the parsed body of `envelope`; who signed it the caller has to ask."""
         match statement:
             case {
                 "_type": "https://in-toto.io/Statement/v1",
@@ -76,8 +92,6 @@ class Release:
                 raise MalformedError("not a release statement", rule="statement")
         if "crit" in statement or "crit" in rest or not _HEX.fullmatch(sha256) or not _HEX.fullmatch(blake3):
             raise MalformedError("release statement holds what this version cannot read", rule="statement")
-        if pid != genesis.pid:
-            raise TrustError("release of another publisher", rule="publisher", wanted=genesis.pid, got=pid)
         manifest = Cid(DAG_CBOR, BLAKE3, bytes.fromhex(blake3))
         if uri != f"ipfs://{manifest}":
             raise MalformedError("release names two manifests", rule="statement", wanted=f"ipfs://{manifest}", got=uri)
@@ -130,10 +144,16 @@ def is_release(envelope: Envelope) -> bool:
 
 def sign_release(manifest: Manifest, genesis: Genesis, key: SigningKey, *, channels: Sequence[str] = ()) -> Release:
     """Return the release of `manifest`, signed by `key`."""
+    body = release_statement(manifest, genesis.pid, channels)
+    return Release.verify(Envelope.sign(PAYLOAD_TYPE, body, [key]), genesis)
+
+
+def release_statement(manifest: Manifest, pid: str, channels: Sequence[str] = ()) -> bytes:
+    """Return the statement "this manifest is my release" as `pid`'s release keys sign it."""
     lineage = [
         {name: str(value) for name, value in parent.items()} for parent in manifest.extra.get("derived_from", [])
     ]
-    body = strictjson.dump({
+    return strictjson.dump({
         "_type": STATEMENT_TYPE,
         "subject": [{
             "name": manifest.name,
@@ -143,7 +163,7 @@ def sign_release(manifest: Manifest, genesis: Genesis, key: SigningKey, *, chann
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "purl": f"pkg:generic/{quote(manifest.name)}@{quote(manifest.version)}",
-            "packageId": genesis.pid,
+            "packageId": pid,
             "name": manifest.name,
             "version": manifest.version,
             "channels": list(check_channels(list(channels))),
@@ -151,4 +171,3 @@ def sign_release(manifest: Manifest, genesis: Genesis, key: SigningKey, *, chann
             "format": "modelnet/manifest",
         },
     })  # fmt: skip
-    return Release.verify(Envelope.sign(PAYLOAD_TYPE, body, [key]), genesis)
