@@ -12,13 +12,14 @@ Sources: RFC 6962 §2.1, RFC 9162 §2.1.3.2 and §2.1.4.2 (the verification algo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from modelnet.errors import IntegrityError, MalformedError
 
 __all__ = [
     "EMPTY_ROOT",
     "MAX_PROOF",
+    "Frontier",
     "check_consistency",
     "check_inclusion",
     "consistency_proof",
@@ -48,21 +49,43 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def root(leaves: Sequence[bytes]) -> bytes:
-    """Return the root over leaf hashes, in one pass: equal subtrees are joined as they complete."""
-    stack: list[tuple[int, bytes]] = []
-    for leaf in leaves:
+class Frontier:
+    """A tree that grows: the roots of its complete subtrees, largest first, joined as they become equal."""
+
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        """Start with `leaves`, given as leaf hashes."""
+        self._subtrees: list[tuple[int, bytes]] = []
+        for leaf in leaves:
+            self.append(leaf)
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash."""
         height, value = 0, leaf
-        while stack and stack[-1][0] == height:
-            value = node_hash(stack.pop()[1], value)
+        while self._subtrees and self._subtrees[-1][0] == height:
+            value = node_hash(self._subtrees.pop()[1], value)
             height += 1
-        stack.append((height, value))
-    if not stack:
-        return EMPTY_ROOT
-    value = stack.pop()[1]
-    while stack:
-        value = node_hash(stack.pop()[1], value)
-    return value
+        self._subtrees.append((height, value))
+
+    @property
+    def root(self) -> bytes:
+        """The root over all leaves so far."""
+        if not self._subtrees:
+            return EMPTY_ROOT
+        value = self._subtrees[-1][1]
+        for _, left in self._subtrees[-2::-1]:
+            value = node_hash(left, value)
+        return value
+
+    def copy(self) -> Frontier:
+        """Return a tree that grows on its own."""
+        copied = Frontier()
+        copied._subtrees = self._subtrees.copy()
+        return copied
+
+
+def root(leaves: Iterable[bytes]) -> bytes:
+    """Return the root over leaf hashes."""
+    return Frontier(leaves).root
 
 
 def subtrees(leaves: Sequence[bytes]) -> Subtree:
