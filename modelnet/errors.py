@@ -66,7 +66,8 @@ class ModelnetError(Exception):
             parts.append(f"found {self.got}")
         if self.source is not None:
             parts.append(f"from {self.source}")
-        return ", ".join(parts)
+        # What a peer or a file chose must not move the cursor or colour the terminal of who reads this.
+        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in ", ".join(parts))
 
     def as_dict(self) -> dict[str, object]:
         """The error as the `error` object that `--json` prints."""

@@ -41,7 +41,7 @@ def genesis_of(store: LocalStore, pid: str) -> Genesis:
 
 def admit(store: LocalStore, row: ReleaseRow) -> Release:
     """Return what `row`'s envelope says, once its publisher's keys signed it and it says what was asked."""
-    release = Release.verify(Envelope.parse(row.envelope), genesis_of(store, row.pid))
+    release = Release.verify(Envelope.parse_entry(row.envelope), genesis_of(store, row.pid))
     if (release.name, release.version, release.manifest) != (row.name, row.version, row.manifest):
         raise IntegrityError(
             "the index says something else than the signed release", rule="index", path=str(store.index.path),

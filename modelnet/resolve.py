@@ -42,7 +42,7 @@ def resolve_from(fetcher: Fetcher, pid: str, wanted: Reference) -> Resolved:
         if not entries:
             raise MalformedError("an empty log", rule="log", source=connection.source.url)
         genesis = Genesis.verify(entries[0], pid)
-        envelopes = [Envelope.parse(entry) for entry in entries[1:]]
+        envelopes = [Envelope.parse_entry(entry) for entry in entries[1:]]
         for envelope in envelopes:
             # Checked before it is read: a statement that was damaged is a lie, not an entry of a kind we do not know.
             if envelope.payload_type == PAYLOAD_TYPE:

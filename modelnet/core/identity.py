@@ -58,7 +58,7 @@ class Genesis:
         """Return the genesis in `entry` once it hashes to `pid` and its root keys signed it."""
         if len(entry) > MAX_GENESIS:
             raise MalformedError("genesis is too large", rule="genesis", wanted=MAX_GENESIS, got=len(entry))
-        envelope = Envelope.parse(entry)
+        envelope = Envelope.parse_entry(entry)
         fields = strictjson.parse(envelope.unverified_body, what="genesis", limit=MAX_GENESIS)
         version = fields.get("v") if isinstance(fields, dict) else None
         if version != 1 or type(version) is not int or fields.get("type") != "genesis":  # true and 1.0 equal 1 too

@@ -16,7 +16,7 @@ from securesystemslib.signer import SSlibKey
 from modelnet.core import strictjson
 from modelnet.core.dsse import MAX_ENVELOPE, Envelope, pae
 from modelnet.core.keys import SigningKey, VerifyKey
-from modelnet.errors import MalformedError, TrustError
+from modelnet.errors import MalformedError, ModelnetError, TrustError
 from tests.core.damage import damaged
 from tests.core.releases import key
 
@@ -217,3 +217,15 @@ def test_every_damage() -> None:
         assert parsed.encoded == other, what
         accepted += 1
     assert accepted  # white space, the name of the optional key id, the last bits of base64
+
+
+def test_an_entry_has_one_spelling() -> None:
+    """Every changed bit of a log entry is refused, also where DSSE would not care: base64's spare bits, key ids."""
+    envelope = Envelope.sign("t", b"body", [SigningKey.from_seed(bytes(32))])
+    keys = [SigningKey.from_seed(bytes(32)).verify_key]
+    for position in range(len(envelope.encoded)):
+        for bit in range(8):
+            data = bytearray(envelope.encoded)
+            data[position] ^= 1 << bit
+            with pytest.raises(ModelnetError):
+                Envelope.parse_entry(bytes(data)).verify("t", keys)
