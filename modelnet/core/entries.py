@@ -1,4 +1,4 @@
-"""The bytes of a log's entries: one DSSE envelope each, kept as it was published.
+"""The bytes of a log's entries: one DSSE envelope each, in its one spelling, kept as it was published.
 
     control   {"type": T, "v": 1, "pid": P, …}                        about the log itself
     in-toto   {"_type": Statement/v1, "subject": […], "predicateType": U, "predicate": {"packageId": P, …}}
@@ -55,6 +55,7 @@ from modelnet.errors import MalformedError, UsageError
 
 __all__ = ["STATEMENTS", "read_event", "read_founding", "sign_event"]
 
+CONTROL_EVENTS = ("keys", "rotate", "recover", "delegate", "close", "reinstate")
 STATEMENTS = "https://modelnet.alt/statement/"  # .alt is reserved for names outside the DNS (RFC 9476)
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
 SEVERITIES = ("malicious", "vulnerable", "broken", "legal")
@@ -105,7 +106,12 @@ def sign_event(event: Event, keys: Sequence[SigningKey]) -> Envelope:
 def _control(fields: Mapping[str, Any]) -> Event:
     if fields.get("v") != 1 or type(fields["v"]) is not int:
         raise MalformedError("control event of another version", rule="type", wanted=1, got=repr(fields.get("v"))[:80])
-    kind, pid = fields.get("type"), _pid(fields, "pid")
+    kind = fields.get("type")
+    if kind == "genesis":
+        raise MalformedError("a log has one genesis, its first entry", rule="genesis")
+    if kind not in CONTROL_EVENTS:
+        raise MalformedError("control event of an unknown type", rule="type", got=repr(kind)[:80])
+    pid = _pid(fields, "pid")
     match kind:
         case "keys":
             roles = {name: _role(fields, name) for name in ("release", "log", "beat") if name in fields}
@@ -129,12 +135,8 @@ def _control(fields: Mapping[str, Any]) -> Event:
             return Delegate(pid, prefix, _keys(fields, "delegate"), last, _number(fields, "serial"))
         case "close":
             return Close(pid, _pid(fields, "successor") if "successor" in fields else None)
-        case "reinstate":
-            return Reinstate(pid, bytes.fromhex(_hex(fields, "revoke")))
-        case "genesis":
-            raise MalformedError("a log has one genesis, its first entry", rule="genesis")
         case _:
-            raise MalformedError("control event of an unknown type", rule="type", got=repr(kind)[:80])
+            return Reinstate(pid, bytes.fromhex(_hex(fields, "revoke")))
 
 
 def _statement(envelope: Envelope, fields: Mapping[str, Any]) -> Event:

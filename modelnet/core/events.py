@@ -246,7 +246,7 @@ class UnverifiedEvent:
     envelope: Envelope
     unverified: Event
     leaf: bytes = field(init=False)  # the entry's leaf hash
-    statement: bytes = field(init=False)  # hash of what was signed: one for every envelope of one statement
+    statement: bytes = field(init=False)  # hash of what was signed, whatever signatures stand beside it
 
     def __post_init__(self) -> None:
         signed = pae(self.envelope.payload_type, self.envelope.unverified_body)

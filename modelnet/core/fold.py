@@ -5,7 +5,7 @@ genesis, is fatal. The rules beside those of each event (`modelnet.core.events`)
 
 - Keys are counted, not signatures. A key serves one role, for ever; a next key serves none before it is revealed.
 - A control event names the publisher it is for, and no statement counts twice: a thief of the log key cannot bring back
-  old keys or an old release by repeating what was signed once, in whatever envelope.
+  old keys or an old release by repeating what was signed once, also not beside other signatures.
 - Last in log order wins. Releasing a manifest again (in a new statement) lifts what superseded or yanked it, never a
   revocation. A version keeps its manifest.
 - Negative statements count by any route (`apply_negative`), also after `close`, and stay until root reinstates them.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from modelnet.errors import IntegrityError, MalformedError
 
@@ -49,14 +50,11 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+@dataclass(slots=True)
 class Frontier:
-    """A tree that grows: the roots of its complete subtrees, largest first, joined as they become equal."""
+    """A tree that grows: the roots of its complete subtrees with their heights, largest first, joined when equal."""
 
-    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        """Start with `leaves`, given as leaf hashes."""
-        self._subtrees: list[tuple[int, bytes]] = []
-        for leaf in leaves:
-            self.append(leaf)
+    _subtrees: list[tuple[int, bytes]] = field(default_factory=list)
 
     def append(self, leaf: bytes) -> None:
         """Add a leaf hash."""
@@ -78,14 +76,15 @@ class Frontier:
 
     def copy(self) -> Frontier:
         """Return a tree that grows on its own."""
-        copied = Frontier()
-        copied._subtrees = self._subtrees.copy()
-        return copied
+        return Frontier(self._subtrees.copy())
 
 
 def root(leaves: Iterable[bytes]) -> bytes:
     """Return the root over leaf hashes."""
-    return Frontier(leaves).root
+    tree = Frontier()
+    for leaf in leaves:
+        tree.append(leaf)
+    return tree.root
 
 
 def subtrees(leaves: Sequence[bytes]) -> Subtree:
