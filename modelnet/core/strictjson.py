@@ -20,7 +20,7 @@ MAX_DEPTH = 32  # our deepest statement nests five deep; every node must refuse 
 
 def dump(value: Any) -> bytes:
     """Return compact JSON; keys keep the order they were given in."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def parse(data: bytes, *, what: str, limit: int) -> Any:
@@ -63,6 +63,7 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )  # fmt: skip
