@@ -20,7 +20,7 @@ from modelnet.errors import IntegrityError, UnavailableError
 __all__ = ["CORES", "check_chunks", "data_chunks", "open_file", "verify_file"]
 
 GROUP = 1024 * 1024  # bytes read by one call; at least one chunk
-TASK = 64 * 1024 * 1024  # bytes of one task for a thread
+TASK = 16 * 1024 * 1024  # bytes of one task for a thread
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

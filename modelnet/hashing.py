@@ -35,6 +35,7 @@ __all__ = ["SMALL", "FileSource", "HashedFile", "hash_file"]
 
 WINDOW = 8 * 1024 * 1024  # bytes read at once
 IN_FLIGHT = 4  # windows in memory for each file
+PIECE = 1024 * 1024  # bytes read at once by a file that has one thread: all its digests are taken while it is in cache
 SMALL = 1024 * 1024  # below this a file is hashed in one go, without threads
 GIT_BLOB = 1024 * 1024  # larger files are named by sha256 on the Hub (LFS), so no git digest is kept
 
@@ -98,13 +99,14 @@ def hash_file(
     path: str,
     *,
     plan: str,
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor | None,
     advance: Advance,
     external: tuple[Span, ...] = (),
 ) -> HashedFile:
     """Hash the file at `source`, to be called `path` in the release, cut by `plan`.
 
-    `external` are the tensors that another file says lie in this one (ONNX external data). `pool` runs chunk hashes.
+    `external` are the tensors that another file says lie in this one (ONNX external data). `pool` runs chunk hashes;
+    without one everything happens on this thread, which is faster when there are as many files as cores.
     Raises `UsageError` for what is not a regular file, `IntegrityError` when the file changes meanwhile,
     `UnavailableError` when it cannot be read.
     """
@@ -179,7 +181,7 @@ def _build_dag(chunks: list[ChunkRow], regions: list[chunking.Region] | None, no
 class _Hasher:
     """Takes all digests of one open file in one pass."""
 
-    def __init__(self, source: FileSource, pool: ThreadPoolExecutor, advance: Advance) -> None:
+    def __init__(self, source: FileSource, pool: ThreadPoolExecutor | None, advance: Advance) -> None:
         self.source = source
         self.pool = pool
         self.advance = advance
@@ -191,6 +193,8 @@ class _Hasher:
         """Hash the whole file; return its chunks in order."""
         if self.source.size <= SMALL:
             return self._whole(regions)
+        if self.pool is None:
+            return self._in_turn(regions)
         self.blake3 = blake3.blake3(max_threads=blake3.blake3.AUTO)
         chunks: list[ChunkRow] = []
         with ThreadPoolExecutor(1) as in_order_sha, ThreadPoolExecutor(1) as in_order_blake3:
@@ -204,7 +208,7 @@ class _Hasher:
                     digest.result()
                 free.append(buffer)
 
-            for offset, lengths, buffer in self._windows(self._cuts(regions), free, land):
+            for offset, lengths, buffer in self._windows(self._cuts(regions), WINDOW, free, land):
                 view = buffer[: sum(lengths)]
                 flying.append((
                     buffer,
@@ -225,6 +229,20 @@ class _Hasher:
             raise ValueError("a file this small has no content-defined cuts")
         return content_cuts(self.source.handle, self.source.size, sizes)
 
+    def _in_turn(self, regions: list[chunking.Region] | None) -> list[ChunkRow]:
+        """Take all digests on this thread, piece by piece: other files keep the other cores busy."""
+        chunks: list[ChunkRow] = []
+        buffer = memoryview(bytearray(PIECE))
+        free = deque([buffer])
+        for offset, lengths, _ in self._windows(self._cuts(regions), PIECE, free, lambda: None):
+            view = buffer[: sum(lengths)]
+            self.sha256.update(view)
+            self.blake3.update(view)
+            chunks += _hash_chunks(view, offset, lengths)
+            free.append(buffer)
+            self.advance(len(view))
+        return chunks
+
     def _update(self, view: memoryview) -> None:
         self.blake3.update(view)
 
@@ -241,15 +259,15 @@ class _Hasher:
         return _hash_chunks(content, 0, lengths)
 
     def _windows(
-        self, cuts: Iterator[int], free: deque[memoryview], land: Callable[[], None]
+        self, cuts: Iterator[int], size: int, free: deque[memoryview], land: Callable[[], None]
     ) -> Iterator[tuple[int, list[int], memoryview]]:
-        """Yield (offset, chunk lengths, buffer that holds them) for one window after another, waiting for a buffer."""
+        """Yield (offset, chunk lengths, buffer) for one window of `size` bytes after another, waiting for a buffer."""
         offset = 0
         waiting = next(cuts, None)
         while waiting is not None:
             lengths: list[int] = []
             total = 0
-            while waiting is not None and total + waiting <= WINDOW:
+            while waiting is not None and total + waiting <= size:
                 lengths.append(waiting)
                 total += waiting
                 waiting = next(cuts, None)

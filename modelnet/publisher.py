@@ -252,13 +252,21 @@ def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
 
     progress.begin("hashing", sum(sizes))
     with ThreadPoolExecutor(CORES) as chunks, ThreadPoolExecutor(min(FILES_AT_ONCE, CORES)) as files:
+        large = [path for path, size in zip(found.paths, sizes, strict=True) if size > SMALL]
+        left = len(large)
 
         def hashed(path: str) -> HashedFile:
-            return hash_file(
-                found.base / path, path, plan=plan, pool=chunks, advance=advance, external=external.get(path, ())
-            )
+            nonlocal left
+            # As long as every core can have a file of its own, each file needs one thread only.
+            pool = chunks if left < CORES else None
+            try:
+                return hash_file(
+                    found.base / path, path, plan=plan, pool=pool, advance=advance, external=external.get(path, ())
+                )
+            finally:
+                left -= 1
 
-        jobs = {path: files.submit(hashed, path) for path, size in zip(found.paths, sizes, strict=True) if size > SMALL}
+        jobs = {path: files.submit(hashed, path) for path in large}
         try:
             here = {path: hashed(path) for path in found.paths if path not in jobs}
             done = [here[path] if path in here else jobs[path].result() for path in found.paths]

@@ -6,9 +6,11 @@ A reference names a release in the store; a path is a folder or file that belong
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from modelnet.checking import CORES, verify_file
@@ -23,6 +25,8 @@ from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store
 
 __all__ = ["Verified", "verify"]
+
+FILES_AT_ONCE = 2  # the next file's chunk list is read while one is hashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,20 @@ def verify(
     if entries is None and row.layout != "file":
         _refuse_extra(base, manifest)
     progress.begin("verifying", sum(entry.size for entry in chosen))
-    with ThreadPoolExecutor(CORES) as pool:
-        for entry in chosen:
-            tree = store.tree(entry)
-            verify_file(base / entry.path, tree, pool, lambda count: progress.advance("disk", count), shown=entry.path)
+    advance = partial(progress.advance, "disk")
+    with ThreadPoolExecutor(CORES) as chunks, ThreadPoolExecutor(FILES_AT_ONCE) as files:
+        jobs: deque[Future[None]] = deque()
+        try:
+            for entry in chosen:
+                tree = store.tree(entry)
+                jobs.append(files.submit(verify_file, base / entry.path, tree, chunks, advance, shown=entry.path))
+                if len(jobs) > FILES_AT_ONCE:
+                    jobs.popleft().result()
+            while jobs:  # in the order of the paths, so that the first difference is the one that is reported
+                jobs.popleft().result()
+        except BaseException:
+            files.shutdown(cancel_futures=True)
+            raise
     progress.end()
     return Verified(release, manifest, tuple(chosen), base)
 

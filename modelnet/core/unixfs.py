@@ -13,6 +13,7 @@ Sources: ipfs/specs unixfs.md, ipld.io/specs/codecs/dag-pb, IPIP-499.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -181,9 +182,9 @@ def parse_node(block: bytes) -> Node:
     """
     if len(block) > MAX_BLOCK:
         raise MalformedError("block is too large", rule="block-size", wanted=f"at most {MAX_BLOCK}", got=len(block))
-    links: list[Link] = []
+    links, start = _our_links(block)
     data: bytes | None = None
-    for number, value, offset in _fields(block):
+    for number, value, offset in _fields(block, start):
         if number == 2 and isinstance(value, bytes) and data is None:
             links.append(_parse_link(value, offset))
             if len(links) > MAX_LINKS:
@@ -197,16 +198,45 @@ def parse_node(block: bytes) -> Node:
     return _parse_data(data, tuple(links))
 
 
-# How a link of ours begins and goes on: field 1 of 36 bytes, CIDv1 raw or dag-pb with BLAKE3-256; an empty name; Tsize.
-_OUR_LINKS = {b"\x0a\x24\x01\x55\x1e\x20": RAW, b"\x0a\x24\x01\x70\x1e\x20": DAG_PB}
+# A link and a block size as we write them: a CIDv1 raw or dag-pb with BLAKE3-256, an empty name; numbers above zero in
+# their shortest form. A large model has a hundred thousand of each: runs of them are read without a loop over fields.
+_OUR_LINK = re.compile(
+    rb"\x12([\x2a-\x32])\x0a\x24\x01([\x55\x70])\x1e\x20(.{32})\x12\x00\x18([\x80-\xff]{0,8}[\x01-\x7f])", re.DOTALL
+)
+_OUR_SIZE = re.compile(rb"\x20([\x80-\xff]{0,8}[\x01-\x7f])")
+_FILE_HEAD = re.compile(rb"\x08\x02\x18([\x80-\xff]{0,8}[\x01-\x7f])")
+_CODECS = {b"\x55": RAW, b"\x70": DAG_PB}
+
+
+def _our_links(block: bytes) -> tuple[list[Link], int]:
+    """Return the links in our own spelling that `block` begins with, and the offset after them."""
+    links: list[Link] = []
+    numbers: dict[bytes, int] = {}
+    position = 0
+    while len(links) < MAX_LINKS and (found := _OUR_LINK.match(block, position)) is not None:
+        length, codec, digest, tsize = found.groups()
+        if length[0] != 41 + len(tsize):
+            break
+        if tsize not in numbers:
+            numbers[tsize] = varint.decode(tsize)[0]
+        links.append(Link(Cid(_CODECS[codec], BLAKE3, digest), "", numbers[tsize]))
+        position = found.end()
+    return links, position
+
+
+def _our_sizes(data: bytes, position: int) -> tuple[list[int], int]:
+    """Return the block sizes in their shortest form that stand at `position`, and the offset after them."""
+    sizes: list[int] = []
+    numbers: dict[bytes, int] = {}
+    while (found := _OUR_SIZE.match(data, position)) is not None:
+        if (number := found.group(1)) not in numbers:
+            numbers[number] = varint.decode(number)[0]
+        sizes.append(numbers[number])
+        position = found.end()
+    return sizes, position
 
 
 def _parse_link(body: bytes, base: int) -> Link:
-    # A large model has a hundred thousand links, nearly all spelled like this: read them without a loop over fields.
-    if (codec := _OUR_LINKS.get(body[:6])) is not None and body[38:41] == b"\x12\x00\x18":
-        tsize, end = varint.decode(body, 41)
-        if end == len(body):
-            return Link(Cid(codec, BLAKE3, body[6:38]), "", tsize)
     cid: Cid | None = None
     name, tsize, last = "", 0, 0
     for number, value, offset in _fields(body):
@@ -231,8 +261,13 @@ def _parse_link(body: bytes, base: int) -> Link:
 
 def _parse_data(data: bytes, links: tuple[Link, ...]) -> Node:
     kind: Kind | None = None
-    content, sizes, once = b"", [], {}
-    for number, value, offset in _fields(data):
+    content, once = b"", {}
+    # Type File and its size, then the sizes of the children: how every inner node of a file begins.
+    head = _FILE_HEAD.match(data)
+    sizes, start = _our_sizes(data, head.end()) if head else ([], 0)
+    if head:
+        kind, once[3] = Kind.FILE, varint.decode(head.group(1))[0]
+    for number, value, offset in _fields(data, start):
         if number == 1 and isinstance(value, int) and value <= Kind.HAMT:
             kind = Kind(value)
         elif number == 2 and isinstance(value, bytes):
@@ -263,9 +298,8 @@ def _small(buffer: bytes, offset: int) -> tuple[int, int]:
     return varint.decode(buffer, offset)
 
 
-def _fields(buffer: bytes) -> Iterable[tuple[int, int | bytes, int]]:
-    """Yield (field number, value, offset) of a protobuf message of varints and byte strings."""
-    offset = 0
+def _fields(buffer: bytes, offset: int = 0) -> Iterable[tuple[int, int | bytes, int]]:
+    """Yield (field number, value, offset) of a protobuf message of varints and byte strings, from `offset` on."""
     while offset < len(buffer):
         start = offset
         tag, offset = _small(buffer, offset)
