@@ -13,6 +13,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
 from typing import Self
 
 from modelnet.core import strictjson
@@ -99,11 +100,14 @@ class Envelope:
 
 
 def _dump(payload_type: str, body: bytes, signatures: Iterable[tuple[str, bytes]]) -> bytes:
-    return strictjson.dump({
-        "payloadType": payload_type,
-        "payload": base64.b64encode(body).decode(),
-        "signatures": [{"keyid": keyid, "sig": base64.b64encode(sig).decode()} for keyid, sig in signatures],
-    })  # fmt: skip
+    # By hand, faster than through a dict: every entry of every log is compared with it.
+    lines = ",".join(f'{{"keyid":{_quoted(keyid)},"sig":"{_text(sig)}"}}' for keyid, sig in signatures)
+    kind = _quoted(payload_type)
+    return f'{{"payloadType":{kind},"payload":"{_text(body)}","signatures":[{lines}]}}'.encode()
+
+
+def _text(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _base64(text: str) -> bytes:

@@ -69,7 +69,7 @@ _PREFIX = re.compile(r"[a-z0-9][a-z0-9._/-]{0,126}/")
 
 def read_event(entry: bytes) -> UnverifiedEvent:
     """Return what `entry` claims; raise `MalformedError`, with rule `type` or `crit` where a later version may know."""
-    envelope = Envelope.parse(entry)
+    envelope = Envelope.parse_entry(entry)
     named = [keyid for keyid, _ in envelope.signatures]
     # Each signature is then tried with one key at most: without this, 32 kB could ask for a thousand verifications.
     if not all(named) or len(set(named)) != len(named):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from modelnet.core import events, merkle, strictjson
@@ -11,7 +11,7 @@ from modelnet.core.cid import DAG_PB, Cid
 from modelnet.core.cid import RAW as RAW_CODEC
 from modelnet.core.dsse import Envelope
 from modelnet.core.entries import sign_event
-from modelnet.core.fold import PublisherState
+from modelnet.core.fold import Logged, PublisherState
 from modelnet.core.identity import CONTROL_TYPE, Genesis, Role, make_genesis
 from modelnet.core.keys import SigningKey
 from modelnet.core.manifest import FileEntry, Manifest
@@ -135,6 +135,45 @@ def inert_rules(state: PublisherState) -> dict[int, str]:
     return {inert.index: inert.rule for inert in state.inert}
 
 
-def witnesses(names: Iterable[str]) -> dict[str, SigningKey]:
-    """Return test keys of witnesses."""
-    return {name: key(f"witness {name}") for name in names}
+def described(state: PublisherState) -> dict[str, Any]:
+    """Return a state as plain values: what every implementation has to make of a log (fixtures/vectors/log)."""
+
+    def told(role: Role) -> dict[str, Any]:
+        return {"keys": [key.public.hex() for key in role.keys], "threshold": role.threshold}
+
+    def named(logged: Logged | None) -> str | None:
+        return logged and f"{logged.event.release.name}@{logged.event.release.version}"
+
+    names = sorted({logged.event.release.name for logged in state.releases})
+    channels = sorted({
+        (logged.event.release.name, channel) for logged in state.releases for channel in logged.event.release.channels
+    })  # fmt: skip
+    return {
+        "pid": state.pid, "origin": state.origin, "epoch": state.epoch, "size": state.size,
+        "root_hash": state.tree_root.hex(), "max_age": state.founding.max_age,
+        "root_version": state.root_version, "taken_over": state.taken_over,
+        "root": told(state.root), "release": told(state.release), "log": told(state.log), "beat": told(state.beat),
+        "next": {"digests": list(state.next.digests), "threshold": state.next.threshold}, "oms": list(state.oms),
+        "delegates": {
+            prefix: told(delegate.role) | {"not_after": delegate.not_after}
+            for prefix, delegate in sorted(state.delegates.items())
+        },
+        "releases": [
+            {"index": logged.index, "release": named(logged), "manifest": str(logged.event.release.manifest),
+             "sha256": logged.event.release.manifest_sha256, "channels": list(logged.event.release.channels),
+             "derived_from": [[*one.digests.names, one.relation, one.pid] for one in logged.event.derived_from]}
+            for logged in state.releases
+        ],
+        "newest": {name: named(state.newest(name)) for name in names},
+        "channels": {f"{name} {channel}": named(state.newest(name, channel)) for name, channel in channels},
+        "yanked": sorted(state.yanked),
+        "superseded": {name: list(event.new.names) for name, event in sorted(state.superseded.items())},
+        "revoked": [
+            {"index": one.index, "leaf": one.leaf.hex(), "severity": one.event.severity, "ids": list(one.event.ids),
+             "digests": [name for item in one.event.digests for name in item.names]}
+            for one in state.revocations.in_force
+        ],
+        "attested": [index for index, _ in state.attested],
+        "closed": None if state.closed is None else {"successor": state.closed.successor},
+        "inert": {str(index): rule for index, rule in inert_rules(state).items()},
+    }  # fmt: skip
