@@ -37,9 +37,7 @@ def test_the_tiles_of_a_log_are_those_of_its_size(case: str) -> None:
     size = expected["size"]
     found = {path.relative_to(folder).as_posix() for path in (folder / "tile").rglob("*") if path.is_file()}
     leaves = [merkle.leaf_hash(entry) for entry in entries_of(folder, size)]
-    level0 = [
-        value for tile in tiles_of(size) if tile.level == 0 for value in tile.hashes((folder / tile.path).read_bytes())
-    ]
+    level0 = [tile for tile in tiles_of(size) if tile.level == 0]
 
     assert found == {tile.path for tile in tiles_of(size)}
     assert [value for tile in level0 for value in tile.hashes((folder / tile.path).read_bytes())] == leaves
