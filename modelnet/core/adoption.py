@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modelnet.core.events import Digests
-from modelnet.core.fold import Logged, PublisherState
+from modelnet.core.fold import Logged, PublisherState, origin_of
 from modelnet.core.note import Checkpoint, NoteKey, SignedNote
 from modelnet.core.revocations import Revocation
 from modelnet.errors import IntegrityError, MalformedError, TrustError
@@ -26,7 +26,10 @@ def adopt(state: PublisherState, note: SignedNote, entries: Sequence[bytes]) -> 
 
     Raises `TrustError` for another log, no valid signature or too many entries, `IntegrityError` for another root.
     """
-    limit = MAX_NEW if _signed(note, state.log_keys()) else MAX_UNSIGNED
+    # The new entries may hold a recovery: then the head has the next origin.
+    following = origin_of(state.pid, state.epoch + 1)
+    known = [*state.log_keys(), *(NoteKey(following, one.key) for one in state.log_keys())]
+    limit = MAX_NEW if _signed(note, known) else MAX_UNSIGNED
     if len(entries) > limit:
         raise TrustError("more new entries than are taken at once", rule="limit", wanted=limit, got=len(entries))
     grown = state.copy()

@@ -19,7 +19,6 @@ and this version knows none (as RFC 7515 §4.1.11 has it). `read_event(sign_even
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -47,8 +46,22 @@ from modelnet.core.events import (
     Vouch,
     Yank,
 )  # fmt: skip
-from modelnet.core.identity import CONTROL_TYPE, HEX, MAX_AGE_S, MAX_GENESIS, MAX_KEYS, PID, Genesis, Role
-from modelnet.core.keys import SigningKey, VerifyKey
+from modelnet.core.fields import (
+    read_digests,
+    read_hex,
+    read_hexes,
+    read_keys,
+    read_list,
+    read_map,
+    read_next,
+    read_number,
+    read_pid,
+    read_role,
+    read_text,
+    sha256_of,
+)  # fmt: skip
+from modelnet.core.identity import CONTROL_TYPE, MAX_AGE_S, MAX_GENESIS, Genesis, Role
+from modelnet.core.keys import SigningKey
 from modelnet.core.names import check_alias
 from modelnet.core.release import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Release
 from modelnet.errors import MalformedError, UsageError
@@ -94,7 +107,7 @@ def read_founding(entry: bytes, pid: str) -> Founding:
     max_age = fields.get("max_age", MAX_AGE_S)
     if type(max_age) is not int or max_age <= 0:
         raise MalformedError("genesis max_age", rule="genesis", wanted="seconds, 1 or more", got=max_age)
-    return Founding(genesis, _next(fields), _role(fields, "log"), _role(fields, "beat"), max_age)
+    return Founding(genesis, read_next(fields), read_role(fields, "log"), read_role(fields, "beat"), max_age)
 
 
 def sign_event(event: Event, keys: Sequence[SigningKey]) -> Envelope:
@@ -111,64 +124,68 @@ def _control(fields: Mapping[str, Any]) -> Event:
         raise MalformedError("a log has one genesis, its first entry", rule="genesis")
     if kind not in CONTROL_EVENTS:
         raise MalformedError("control event of an unknown type", rule="type", got=repr(kind)[:80])
-    pid = _pid(fields, "pid")
+    pid = read_pid(fields, "pid")
     match kind:
         case "keys":
-            roles = {name: _role(fields, name) for name in ("release", "log", "beat") if name in fields}
-            oms = _hexes(fields["oms"], "keys") if "oms" in fields else None
+            roles = {name: read_role(fields, name) for name in ("release", "log", "beat") if name in fields}
+            oms = read_hexes(fields["oms"], "keys") if "oms" in fields else None
             if not roles and oms is None:
                 raise MalformedError("the keys event names no role", rule="event")
-            return Keys(pid, roles.get("release"), roles.get("log"), roles.get("beat"), oms, _number(fields, "serial"))
+            return Keys(
+                pid, roles.get("release"), roles.get("log"), roles.get("beat"), oms, read_number(fields, "serial")
+            )
         case "rotate":
-            return Rotate(pid, _number(fields, "root_version"), _role(fields, "root"), _next(fields))
+            return Rotate(pid, read_number(fields, "root_version"), read_role(fields, "root"), read_next(fields))
         case "recover":
-            fork = _map(fields, "fork")
+            fork = read_map(fields, "fork")
             return Recover(
-                pid, _number(fields, "root_version"), _role(fields, "root"), _next(fields),
-                _number(fork, "size"), bytes.fromhex(_hex(fork, "root")),
+                pid, read_number(fields, "root_version"), read_role(fields, "root"), read_next(fields),
+                read_number(fork, "size"), bytes.fromhex(read_hex(fork, "root")),
             )  # fmt: skip
         case "delegate":
-            prefix = _text(fields, "prefix")
+            prefix = read_text(fields, "prefix")
             if not _PREFIX.fullmatch(prefix):
                 raise MalformedError("a delegation is for names under a folder", rule="event", got=repr(prefix[:80]))
-            last = _number(fields, "not_after") if "not_after" in fields else None
-            return Delegate(pid, prefix, _keys(fields, "delegate"), last, _number(fields, "serial"))
+            last = read_number(fields, "not_after") if "not_after" in fields else None
+            return Delegate(pid, prefix, read_keys(fields, "delegate"), last, read_number(fields, "serial"))
         case "close":
-            return Close(pid, _pid(fields, "successor") if "successor" in fields else None)
+            return Close(pid, read_pid(fields, "successor") if "successor" in fields else None)
         case _:
-            return Reinstate(pid, bytes.fromhex(_hex(fields, "revoke")))
+            return Reinstate(pid, bytes.fromhex(read_hex(fields, "revoke")))
 
 
 def _statement(envelope: Envelope, fields: Mapping[str, Any]) -> Event:
     if fields.get("_type") != STATEMENT_TYPE:
         raise MalformedError("not an in-toto statement", rule="type", got=repr(fields.get("_type"))[:80])
-    kind, predicate = _text(fields, "predicateType"), _map(fields, "predicate")
+    kind, predicate = read_text(fields, "predicateType"), read_map(fields, "predicate")
     if kind == PREDICATE_TYPE:
-        return Released(Release.read(envelope, fields), tuple(map(_parent, _list(predicate, "derived_from"))))
-    subjects = _list(fields, "subject")
+        return Released(Release.read(envelope, fields), tuple(map(_parent, read_list(predicate, "derived_from"))))
+    subjects = read_list(fields, "subject")
     if not subjects:
         raise MalformedError("a statement without a subject", rule="event")
-    digests = tuple(_digests(_map(subject, "digest")) for subject in subjects)
+    digests = tuple(read_digests(read_map(subject, "digest")) for subject in subjects)
     if kind.startswith(ATTESTATIONS):
         return Attest(kind, digests, strictjson.dump(predicate).decode())
     match kind.removeprefix(STATEMENTS):
         case "supersede/v1" if len(digests) == 1:
-            new = _digests(_map(predicate, "replacement").get("digest"))
-            return Supersede(_pid(predicate, "packageId"), digests[0], new, _text(predicate, "reason"))
+            new = read_digests(read_map(predicate, "replacement").get("digest"))
+            return Supersede(read_pid(predicate, "packageId"), digests[0], new, read_text(predicate, "reason"))
         case "yank/v1":
-            return Yank(_pid(predicate, "packageId"), digests, _text(predicate, "reason"))
+            return Yank(read_pid(predicate, "packageId"), digests, read_text(predicate, "reason"))
         case "revoke/v1":
-            severity, ids = _text(predicate, "severity"), _list(predicate, "ids")
+            severity, ids = read_text(predicate, "severity"), read_list(predicate, "ids")
             if severity not in SEVERITIES or not all(isinstance(name, str) for name in ids):
                 raise MalformedError("not a revocation", rule="event", got=repr(severity[:80]))
-            files = tuple(_digests(item) for item in _list(predicate, "files"))
-            return Revoke(_pid(predicate, "packageId"), digests, severity, _text(predicate, "text"), tuple(ids), files)
+            files = tuple(read_digests(item) for item in read_list(predicate, "files"))
+            return Revoke(
+                read_pid(predicate, "packageId"), digests, severity, read_text(predicate, "text"), tuple(ids), files
+            )
         case "name/v1" if len(digests) == 1:
-            publisher, name = _pid(predicate, "publisher"), _text(predicate, "name")
-            if digests[0] != Digests(_sha256_of(publisher)):
+            publisher, name = read_pid(predicate, "publisher"), read_text(predicate, "name")
+            if digests[0] != Digests(sha256_of(publisher)):
                 raise MalformedError("the statement is about another publisher than its subject", rule="event")
             try:
-                return Vouch(_pid(predicate, "packageId"), publisher, check_alias(name))
+                return Vouch(read_pid(predicate, "packageId"), publisher, check_alias(name))
             except UsageError as error:
                 raise MalformedError(error.message, rule="event") from error
         case _:
@@ -208,7 +225,7 @@ def _fields(event: Event) -> dict[str, Any]:
             return _statement_fields(STATEMENTS + "revoke/v1", subjects, body)
         case Vouch(pid, publisher, name):
             body = {"packageId": pid, "publisher": publisher, "name": name}
-            return _statement_fields(STATEMENTS + "name/v1", [Digests(_sha256_of(publisher))], body)
+            return _statement_fields(STATEMENTS + "name/v1", [Digests(sha256_of(publisher))], body)
         case Attest(kind, subjects, predicate):
             body = strictjson.parse(predicate.encode(), what="predicate", limit=MAX_ENVELOPE)
             return _statement_fields(kind, subjects, body)
@@ -242,111 +259,21 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 def _parent(fields: Any) -> Parent:
     """Read one item of `derived_from`; a manifest named by its CID gives the BLAKE3 digest that is in it."""
-    relation = _text(fields, "relation") if isinstance(fields, dict) else ""
+    relation = read_text(fields, "relation") if isinstance(fields, dict) else ""
     if relation not in RELATIONS:
         raise MalformedError("not a relation to another release", rule="event", got=repr(fields)[:80])
-    given = {name: _hex(fields, name) for name in ("sha256", "blake3") if name in fields}
+    given = {name: read_hex(fields, name) for name in ("sha256", "blake3") if name in fields}
     if "manifest" in fields:
-        cid = Cid.parse(_text(fields, "manifest"))
+        cid = Cid.parse(read_text(fields, "manifest"))
         if (cid.codec, cid.code) != (DAG_CBOR, BLAKE3) or given.setdefault(
             "blake3", cid.digest.hex()
         ) != cid.digest.hex():
             raise MalformedError("not the manifest of a release", rule="event", got=cid)
     return Parent(
-        Digests(given.get("sha256"), given.get("blake3")), relation, _pid(fields, "pid") if "pid" in fields else None
+        Digests(given.get("sha256"), given.get("blake3")),
+        relation,
+        read_pid(fields, "pid") if "pid" in fields else None,
     )
-
-
-def _map(fields: Any, name: str) -> Mapping[str, Any]:
-    value = fields.get(name) if isinstance(fields, dict) else None
-    if not isinstance(value, dict):
-        raise MalformedError(f"event field {name!r} is not a map", rule="event")
-    return value
-
-
-def _list(fields: Mapping[str, Any], name: str) -> list[Any]:
-    value = fields.get(name, [])
-    if not isinstance(value, list):
-        raise MalformedError(f"event field {name!r} is not a list", rule="event")
-    return value
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name, "")
-    if not isinstance(value, str):
-        raise MalformedError(f"event field {name!r} is not text", rule="event")
-    return value
-
-
-def _number(fields: Mapping[str, Any], name: str) -> int:
-    value = fields.get(name, 0)
-    if type(value) is not int or value < 0:
-        raise MalformedError(f"event field {name!r} is not a number", rule="event")
-    return value
-
-
-def _hex(fields: Mapping[str, Any], name: str) -> str:
-    value = _text(fields, name)
-    if not HEX.fullmatch(value):
-        raise MalformedError(f"event field {name!r} is not 64 lower-case hex digits", rule="event")
-    return value
-
-
-def _hexes(fields: Any, name: str) -> tuple[str, ...]:
-    """Read a list of 1 to 16 different digests or keys."""
-    values = _list(fields, name) if isinstance(fields, dict) else []
-    if not 0 < len(values) <= MAX_KEYS or not all(isinstance(value, str) and HEX.fullmatch(value) for value in values):
-        raise MalformedError(f"event field {name!r} is not 1 to {MAX_KEYS} times 64 hex digits", rule="event")
-    if len(set(values)) != len(values):
-        raise MalformedError(f"event field {name!r} holds one twice", rule="event")
-    return tuple(values)
-
-
-def _pid(fields: Mapping[str, Any], name: str) -> str:
-    value = _text(fields, name)
-    if not PID.fullmatch(value):
-        raise MalformedError(f"event field {name!r} is not a publisher id", rule="event", got=repr(value[:80]))
-    return value
-
-
-def _threshold(fields: Mapping[str, Any], count: int) -> int:
-    threshold = _number(fields, "threshold") if "threshold" in fields else 1
-    if not 0 < threshold <= count:
-        raise MalformedError("threshold", rule="event", wanted=f"1 to {count}", got=threshold)
-    return threshold
-
-
-def _keys(fields: Mapping[str, Any], role: str) -> Role:
-    try:
-        keys = tuple(VerifyKey(bytes.fromhex(value)) for value in _hexes(fields, "keys"))
-        return Role(keys, _threshold(fields, len(keys)))
-    except MalformedError as error:
-        raise MalformedError(f"{role} keys: {error.message}", rule="event") from error
-
-
-def _role(fields: Mapping[str, Any], name: str) -> Role:
-    return _keys(_map(fields, name), name)
-
-
-def _next(fields: Mapping[str, Any]) -> Next:
-    following = _map(fields, "next")
-    digests = _hexes(following, "digests")
-    return Next(digests, _threshold(following, len(digests)))
-
-
-def _sha256_of(pid: str) -> str:
-    """Return the leaf hash that a publisher id spells; the four bits that 52 letters have too many must be zero."""
-    digest = base64.b32decode(pid.upper() + "====")
-    if base64.b32encode(digest).decode().rstrip("=").lower() != pid:
-        raise MalformedError("not the one spelling of a publisher id", rule="event", got=pid)
-    return digest.hex()
-
-
-def _digests(fields: Any) -> Digests:
-    """Read a DigestSet; algorithms beside the two are left out."""
-    if not isinstance(fields, dict):
-        raise MalformedError("not a digest set", rule="event")
-    return Digests(*(_text(fields, name) if name in fields else None for name in ("sha256", "blake3")))
 
 
 def _digest_set(digests: Digests) -> dict[str, str]:

@@ -410,6 +410,17 @@ def test_a_head_may_bring_its_own_key(log: Log) -> None:
     assert adopt(before, log.head(by="log 2"), log.entries[4:])[1].size == 5
 
 
+def test_many_new_entries_need_a_signature_that_is_known(log: Log) -> None:
+    """More than a few are folded only for a head that a known log key signed, for this epoch or the next."""
+    before = log.state
+    log.add(recovery(log), "next")
+    for _ in range(MAX_UNSIGNED):
+        log.add(b"{}")
+    assert adopt(before, log.head(), log.entries[4:])[0].epoch == 1
+    with pytest.raises(TrustError, match="at once"):
+        adopt(before, log.head(by="log 2"), log.entries[4:])
+
+
 def test_threat_14_a_stolen_log_key_releases_nothing(log: Log) -> None:
     """The log key cannot forge a release; with the release key too, recovery and revocation end it."""
     log.release("llama", "6.6", keys=("log",))
@@ -458,7 +469,10 @@ def test_threat_16_a_stolen_root_key_cannot_take_over(log: Log) -> None:
 
 
 def test_threat_17_thresholds_count_keys(log: Log) -> None:
-    """One key that signs twice is one signer, whatever ids it gives itself."""
+    """One key that signs twice is one signer, whatever ids it gives itself.
+
+    tuf-conformance: test_duplicate_keys, test_duplicate_sig_keyids.
+    """
     two = role("release 2", "release 3", threshold=2)
     log.add(events.Keys(log.pid, release=two), "root")
     log.release("llama", "2.0", keys=("release 2",))
