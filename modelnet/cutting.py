@@ -26,9 +26,10 @@ from modelnet.core import chunking
 __all__ = ["content_cuts", "serve"]
 
 WINDOW = 8 * 1024 * 1024  # bytes read at once
-SEGMENT = 32 * 1024 * 1024  # bytes a worker cuts at a time
+SEGMENT = 16 * 1024 * 1024  # bytes a worker cuts at a time
+HEAD = 2 * SEGMENT  # bytes cut here while the workers start, so that hashing has something to do
 PARALLEL_ABOVE = 256 * 1024 * 1024  # below this a worker's start costs more than it brings
-WORKERS = max(0, min(3, CORES - 1))  # one core is busy with SHA-256
+WORKERS = max(0, min(2, CORES - 1))  # together faster than one core's SHA-256; more would take its core
 
 SCRIPT = "from modelnet.cutting import serve; serve()"
 
@@ -66,12 +67,15 @@ def _cut_from(handle: int, offset: int, end: int, size: int, sizes: Sizes, *, wi
 
 def _stitch(handle: int, size: int, sizes: Sizes) -> Iterator[int]:
     """Yield all cuts, from the workers' segments where they meet the true ones."""
-    starts = deque(range(0, size, SEGMENT))
+    starts = deque(range(HEAD, size, SEGMENT))
     position = 0
     with _Workers(handle, size, sizes) as workers:
         for _ in range(2 * WORKERS):
             workers.ask(starts)
-        for start in range(0, size, SEGMENT):
+        for cut in _cut_from(handle, 0, min(HEAD, size), size, sizes):
+            position = cut
+            yield cut
+        for start in range(HEAD, size, SEGMENT):
             end = min(start + SEGMENT, size)
             guessed = workers.answer(start)
             workers.ask(starts)

@@ -42,6 +42,7 @@ def test_workers_cut_as_one_core_does(content: bytes, tmp_path: Path, monkeypatc
     monkeypatch.setattr(cutting, "PARALLEL_ABOVE", 0)
     monkeypatch.setattr(cutting, "WORKERS", 2)
     monkeypatch.setattr(cutting, "SEGMENT", 2 * 1024 * 1024)
+    monkeypatch.setattr(cutting, "HEAD", 2 * 1024 * 1024)
     path = tmp_path / "file"
     path.write_bytes(content)
     with opened(path) as (handle, size):
@@ -57,6 +58,7 @@ def test_workers_that_fail_cost_time_only(script: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(cutting, "PARALLEL_ABOVE", 0)
     monkeypatch.setattr(cutting, "WORKERS", 2)
     monkeypatch.setattr(cutting, "SEGMENT", 1024 * 1024)
+    monkeypatch.setattr(cutting, "HEAD", 1024 * 1024)
     monkeypatch.setattr(cutting, "SCRIPT", script)
     path = tmp_path / "file"
     path.write_bytes(random.Random(3).randbytes(5_000_000))
