@@ -15,7 +15,6 @@ Nothing in a note means anything until one of the keys that the caller names has
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -210,7 +209,7 @@ def _signature(line: str) -> Signature:
         raise MalformedError("not a signature line", rule="note", got=repr(line[:80]))
     try:
         content = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or letters beyond ASCII
         raise MalformedError("signature is not base64", rule="note", got=repr(line[:80])) from error
     if len(content) < 5:
         raise MalformedError("signature is too short", rule="note", wanted="5 bytes or more", got=len(content))

@@ -1,17 +1,18 @@
 r"""A portable proof that an entry is in a log: C2SP tlog-proof.
 
-c2sp.org/tlog-proof@v1\n
-extra <base64>\n                 may be left out; not authenticated, means what the application says
-index <number>\n
-<base64 of a hash>\n             the inclusion proof, leaf's sibling first
-\n
-<checkpoint, signed>
+    c2sp.org/tlog-proof@v1\n
+    extra <base64>\n                 may be left out; not authenticated, means what the application says
+    index <number>\n
+    <base64 of a hash>\n             the inclusion proof, leaf's sibling first
+    \n
+    <checkpoint, signed>
+
+Whether enough witnesses saw the head that it leads to is a policy's question (`modelnet.core.policy`).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -51,9 +52,11 @@ class TlogProof:
         try:
             lines = head.decode("ascii").split("\n")
             title, *rest = lines
-            extra = _base64(rest.pop(0)[6:]) if rest and rest[0].startswith("extra ") else None
+            extra = b64decode(rest.pop(0)[6:], validate=True) if rest and rest[0].startswith("extra ") else None
             word, number = rest[0].split(" ")
-            proof = cls(int(number), tuple(map(_base64, rest[1:])), SignedNote.parse(note), extra)
+            proof = cls(
+                int(number), tuple(b64decode(line, validate=True) for line in rest[1:]), SignedNote.parse(note), extra
+            )
         except (ValueError, IndexError) as error:
             raise MalformedError("not a tlog-proof", rule="proof") from error
         # One value, one encoding: this rejects +7, other base64 bits, and what stands in another place.
@@ -65,9 +68,9 @@ class TlogProof:
         """Return the proof's bytes, as a `.tlog-proof` file holds them."""
         lines = [HEADER]
         if self.unverified_extra is not None:
-            lines.append(f"extra {base64.b64encode(self.unverified_extra).decode()}")
+            lines.append(f"extra {b64encode(self.unverified_extra).decode()}")
         lines.append(f"index {self.index}")
-        lines += [base64.b64encode(value).decode() for value in self.hashes]
+        lines += [b64encode(value).decode() for value in self.hashes]
         return "".join(f"{line}\n" for line in lines).encode() + b"\n" + self.note.encode()
 
     def verify(self, entry: bytes, origin: str, keys: Iterable[NoteKey]) -> Checkpoint:
@@ -79,10 +82,3 @@ class TlogProof:
         checkpoint = Checkpoint.parse(self.note.verify(keys), origin)
         check_inclusion(leaf_hash(entry), self.index, checkpoint.size, self.hashes, checkpoint.root)
         return checkpoint
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError("not base64") from error

@@ -19,6 +19,7 @@ from modelnet.core.events import Digests
 from modelnet.core.fold import Logged, PublisherState, apply_negative, origin_of
 from modelnet.core.note import Checkpoint, SignedNote
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError
+from tests.core.fuzz_log import SLOW_SECONDS, run
 from tests.core.logs import Log, control, digests, following, inert_rules, key, release, role, statement
 
 V10, V11, V12 = (digests("llama", version) for version in ("1.0", "1.1", "1.2"))
@@ -620,3 +621,10 @@ def test_any_order_of_entries_is_a_log(order: list[int]) -> None:
     state = PublisherState.fold([BASE.entries[0], *(BASE.entries[index] for index in order)], BASE.pid)
     assert state.size == 5
     assert len(state.releases) + len(state.revocations.in_force) + (state.root_version - 1) + len(state.inert) == 4
+
+
+def test_a_short_fuzz_run_meets_typed_errors_only() -> None:
+    """Two thousand edits of what a log is made of; the long run is `python -m tests.core.fuzz_log`."""
+    outcomes, slowest = run(2000, seed=7)
+    assert sum(outcomes.values()) == 2000
+    assert slowest < SLOW_SECONDS

@@ -89,6 +89,7 @@ def test_a_changed_byte_never_verifies(position: int, change: int) -> None:
         "text\n\n—  c2lnYWE=\n".encode(),
         "text\n\n— na+me c2lnYWE=\n".encode(),
         "text\n\n— name c2lnYWE\n".encode(),
+        "text\n\n— name c2lnYWE—\n".encode(),
         "text\n\n— name c2ln\n".encode(),
         "text\n\n— name c2lnYWF=\n".encode(),
         "text\n\n— name c2lnYWE=".encode(),
