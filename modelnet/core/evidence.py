@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from modelnet.core import strictjson
-from modelnet.core.merkle import MAX_PROOF, check_consistency
+from modelnet.core.merkle import MAX_PROOF, Subtree, check_consistency, consistency_proof, tree_root
 from modelnet.core.note import Checkpoint, NoteKey, SignedNote
 from modelnet.errors import MalformedError, TrustError
 
-__all__ = ["MAX_EVIDENCE", "Equivocation", "Evidence"]
+__all__ = ["MAX_EVIDENCE", "Equivocation", "Evidence", "make_evidence"]
 
 TYPE = "modelnet-equivocation/v1"
 MAX_EVIDENCE = 160 * 1024  # two notes of 64 KiB and a proof
@@ -106,6 +106,20 @@ class Evidence:
         if shown == a.root:
             raise TrustError("both heads are of one history", rule="consistent", got=f"{a.size} and {b.size}")
         return Equivocation(origin, a, b)
+
+
+def make_evidence(one: SignedNote, two: SignedNote, origin: str, subtree: Subtree) -> Evidence:
+    """Return what two heads of `origin` would show against its log; `subtree` reads the tree of the larger one.
+
+    It is for `Evidence.verify` to say whether it shows anything.
+    """
+    a, b = sorted((one, two), key=lambda note: Checkpoint.parse(note.unverified_text, origin).size)
+    before, after = (Checkpoint.parse(note.unverified_text, origin).size for note in (a, b))
+    if before == after:
+        return Evidence(a, b)
+    if before == 0:
+        raise MalformedError("an empty log shows nothing", rule="evidence")
+    return Evidence(a, b, tree_root(before, subtree), tuple(consistency_proof(before, after, subtree)))
 
 
 def _hash(text: Any) -> bytes:

@@ -29,15 +29,15 @@ __all__ = [
     "node_hash",
     "root",
     "subtrees",
+    "tree_root",
 ]
 
 HASH = 32
 MAX_PROOF = 63  # hashes: one for each level of a tree of less than 2^63 leaves
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
-Subtree = Callable[
-    [int, int], bytes
-]  # (first leaf, leaf after the last) of a complete or right-most subtree → its root
+# (first leaf, leaf after the last) of a complete or right-most subtree → its root
+Subtree = Callable[[int, int], bytes]
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -90,6 +90,21 @@ def root(leaves: Iterable[bytes]) -> bytes:
 def subtrees(leaves: Sequence[bytes]) -> Subtree:
     """Return the function that gives the root of any run of `leaves`; what proofs are made with."""
     return lambda first, last: root(leaves[first:last])
+
+
+def tree_root(size: int, subtree: Subtree) -> bytes:
+    """Return the root over the first `size` leaves, out of complete subtrees: what `subtree` may lack is not asked."""
+    first, parts = 0, []
+    for height in reversed(range(size.bit_length())):
+        if size >> height & 1:
+            parts.append(subtree(first, first + (1 << height)))
+            first += 1 << height
+    if not parts:
+        return EMPTY_ROOT
+    value = parts.pop()
+    while parts:
+        value = node_hash(parts.pop(), value)
+    return value
 
 
 def _split(size: int) -> int:

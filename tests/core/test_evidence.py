@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelnet.core import events, strictjson
+from modelnet.core import events, merkle, strictjson
 from modelnet.core.dsse import Envelope
-from modelnet.core.evidence import MAX_EVIDENCE, Evidence
+from modelnet.core.evidence import MAX_EVIDENCE, Evidence, make_evidence
 from modelnet.core.identity import CONTROL_TYPE
 from modelnet.core.note import Checkpoint, NoteKey, SignedNote
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError
@@ -96,6 +96,22 @@ def test_threat_11_evidence_of_an_old_epoch_is_not_of_the_new() -> None:
         same_size().verify(state.origin, state.log_keys())
     with pytest.raises(TrustError):
         same_size().verify(state.origin, [*KEYS, *state.log_keys()])
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(6, 4), (6, 5), (4, 5), (5, 5), (6, 3)])
+def test_evidence_is_made_of_a_head_and_a_replica(mine: int, theirs: int) -> None:
+    """Who holds a log and hears another head of it makes the evidence alone, whichever of the two is larger."""
+    larger = ONE if mine >= theirs else TWO
+    leaves = larger.state.leaves
+    evidence = make_evidence(ONE.head(mine), TWO.head(theirs), ORIGIN, merkle.subtrees(leaves))
+    if theirs == 3:
+        with pytest.raises(TrustError):
+            evidence.verify(ORIGIN, KEYS)
+    else:
+        assert {evidence.verify(ORIGIN, KEYS).a.size, evidence.verify(ORIGIN, KEYS).b.size} == {mine, theirs}
+    empty = Checkpoint(ORIGIN, 0, bytes(32)).note().sign(ORIGIN, key("log"))
+    with pytest.raises(MalformedError):
+        make_evidence(empty, ONE.head(3), ORIGIN, merkle.subtrees(leaves))
 
 
 def test_evidence_needs_keys_of_the_log() -> None:

@@ -98,7 +98,8 @@ def test_proofs_from_tiles_are_those_from_leaves(size: int) -> None:
     """Roots, inclusion and consistency out of tiles are the ones that the leaves give."""
     subtree = subtrees(size, read)
     whole, root = merkle.subtrees(LEAVES[:size]), merkle.root(LEAVES[:size])
-    assert subtree(0, size) == root
+    assert subtree(0, size) == merkle.tree_root(size, subtree) == root
+    assert merkle.tree_root(size // 2, subtree) == merkle.root(LEAVES[: size // 2])
     for index in {0, size // 3, size - 1}:
         proof = merkle.inclusion_proof(index, size, subtree)
         assert proof == merkle.inclusion_proof(index, size, whole)
