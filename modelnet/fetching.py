@@ -89,6 +89,7 @@ class Fetcher:
             source.url: SourceReport(source.url, 0, State.OK.value) for source in sources
         }
         self._lies: dict[str, ModelnetError] = {}
+        self._over = False
         self._watcher = _Watcher()
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -125,11 +126,13 @@ class Fetcher:
     def each(self, ask: Callable[[Connection], T]) -> Iterator[T]:
         """Yield what each source answers to `ask`; those that lie are accused, those that fail passed over."""
         for source in self.usable():
+            if self._over:
+                return
             connection = self._connection(source)
             deadline = time.monotonic() + REQUEST_S
 
             def overdue(now: float, deadline: float = deadline) -> str | None:
-                return "slow" if now > deadline else None
+                return "slow" if now > deadline or self._over else None
 
             try:
                 with self._watcher.watch(connection, overdue):
@@ -165,8 +168,12 @@ class Fetcher:
     def blocks(self, paths: Mapping[Cid, str], what: str) -> dict[Cid, bytes]:
         """Return several verified blocks, fetched side by side; `paths` says of which file each is."""
         with ThreadPoolExecutor(min(BLOCK_THREADS, max(len(paths), 1))) as pool:
-            found = pool.map(lambda cid: self.block(cid, what, path=paths[cid]), paths)
-            return dict(zip(paths, found, strict=True))
+            try:
+                found = pool.map(lambda cid: self.block(cid, what, path=paths[cid]), paths)
+                return dict(zip(paths, found, strict=True))
+            except BaseException:
+                self._over = True  # an interrupt does not wait for peers that are silent
+                raise
 
     def unavailable(self, message: str, wanted: object = None) -> ModelnetError:
         """Return the error that says what became of each source; when all of them lied, that is the first lie."""
