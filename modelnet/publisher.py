@@ -193,7 +193,9 @@ def _scan(path: Path) -> _Found:
     try:
         status = path.stat(follow_symlinks=False)
     except OSError as error:
-        raise UsageError(f"cannot publish it: {error.strerror}", rule="path", path=str(path)) from error
+        raise UsageError(
+            f"cannot publish it: {error.strerror}", rule="path", path=str(path), hint="give a folder or a file"
+        ) from error
     base = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
     if stat.S_ISREG(status.st_mode):
         return _Found(base.parent, check_paths([base.name]), "file")

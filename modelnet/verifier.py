@@ -63,7 +63,10 @@ def verify(
         row, base, entries = _cover(store, path)
     else:
         if "/" not in text or text[0] in "./~\\":
-            raise UsageError("no such file or folder, and not a reference", rule="path", path=text)
+            raise UsageError(
+                "no such file or folder, and not a reference", rule="path", path=text,
+                hint="give a folder, a file, or publisher/name@version",
+            )  # fmt: skip
         row = find_row(store, text)
         base, entries = row.path, None
     release = admit(store, row)
