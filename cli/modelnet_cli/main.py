@@ -7,6 +7,7 @@ Exit codes: 0 done · 1 a bug of ours · 2 usage · 3 malformed or not what was 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -66,6 +67,9 @@ def main() -> NoReturn:
         print(f"modelnet {__version__}")  # without Typer: scripts ask this often
         sys.exit(0)
     signal.signal(signal.SIGTERM, _interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name is shown on every terminal, whatever it holds
     sys.exit(run(sys.argv[1:]))
 
 
@@ -86,9 +90,12 @@ def run(arguments: list[str]) -> int:
         options.current.error(error)
         return error.exit_code
     except KeyboardInterrupt:
-        options.current.note("interrupted; what was done is kept, run the same command again to go on")
+        options.current.interrupted()
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as ended:
+        # Typer exits by itself after it has printed a completion script, and when a pipe broke.
+        if isinstance(ended, SystemExit) and not ended.code:
+            return 0
         # Whoever read our output went away; that is not an error worth a word.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,7 +104,7 @@ def run(arguments: list[str]) -> int:
         return _other(error, arguments)
     # Typer answers an interrupt by returning its exit code.
     if code == 130:
-        options.current.note("interrupted; what was done is kept, run the same command again to go on")
+        options.current.interrupted()
     return code if isinstance(code, int) else 0
 
 
@@ -111,11 +118,13 @@ def _other(error: Exception, arguments: list[str]) -> int:
         print(error.format_message() if hasattr(error, "format_message") else "", file=sys.stderr)
         return 2
     if "ClickException" in names and hasattr(error, "format_message"):
-        shown = " ".join(word for word in arguments[:1] if not word.startswith("-"))
+        unknown = error.format_message().startswith("No such command")
+        shown = "" if unknown else " ".join(word for word in arguments[:1] if not word.startswith("-"))
         hint = f"see `modelnet {shown} --help`" if shown else "see `modelnet --help`"
         options.current.error(UsageError(_lower(error.format_message()), rule="usage", hint=hint))
         return 2
     if "Abort" in names:
+        options.current.interrupted()
         return 130
     traceback.print_exception(error, file=sys.stderr)
     options.current.error(_BugError(f"this is a bug in modelnet {__version__}: {error!r}", rule="bug", hint=ISSUES))

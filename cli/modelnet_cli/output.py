@@ -42,11 +42,18 @@ class Output:
     def result(self, fields: Mapping[str, Any], *lines: str) -> None:
         """Print the result: `fields` with `--json`, else `lines`."""
         if self.as_json:
-            print(json.dumps(fields, ensure_ascii=False))
+            print(json.dumps(fields))
         else:
             for line in lines:
                 print(line)
         sys.stdout.flush()
+
+    def interrupted(self) -> None:
+        """Say that the command was stopped, and how to go on."""
+        text = "interrupted; what was done is kept, run the same command again to go on"
+        if self.as_json:
+            print(json.dumps({"error": {"kind": "interrupted", "rule": "interrupted", "message": text}}), flush=True)
+        self.note(text)
 
     def note(self, text: str) -> None:
         """Say something beside the result."""
@@ -61,7 +68,7 @@ class Output:
     def error(self, error: ModelnetError) -> None:
         """Say what went wrong."""
         if self.as_json:
-            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), flush=True)
+            print(json.dumps({"error": error.as_dict()}), flush=True)
             return
         print(f"modelnet: {error}", file=sys.stderr)
         if error.hint:
