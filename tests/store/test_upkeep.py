@@ -115,7 +115,7 @@ def test_gc_leaves_alone_what_a_release_needs(alice: Machine, bob: Machine) -> N
         seedable(machine)
 
 
-def test_gc_keeps_what_is_younger_than_the_grace_hour(alice: Machine, bob: Machine) -> None:
+def test_gc_keeps_what_is_younger_than_the_grace_hour(bob: Machine) -> None:
     """It may belong to a pull that has not ended."""
     remove(reference(bob), home=bob.home)
     assert gc(home=bob.home).bytes < MIB
