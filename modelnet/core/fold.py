@@ -201,6 +201,8 @@ class PublisherState:
             self._admit(event)
             self._apply(event)
         except ModelnetError as error:
+            # Kept without the frames it came through: they hold the entry and all that was read of it.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             inert = Inert(self.size, error)
             self.inert.append(inert)
             self._grow(leaf_hash(entry))

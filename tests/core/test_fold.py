@@ -105,6 +105,7 @@ def test_what_cannot_be_read_is_inert(log: Log, entry: bytes, rule: str) -> None
     assert (state.size, newest(log)) == (6, "1.3")
     assert state.root_at(4) == before.tree_root
     assert state.leaves[4] == merkle.leaf_hash(entry)
+    assert (state.inert[0].error.__traceback__, state.inert[0].error.__context__) == (None, None)
 
 
 def test_threat_04_the_last_release_in_log_order_is_the_newest(log: Log) -> None:
