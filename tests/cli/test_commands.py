@@ -12,7 +12,7 @@ import pytest
 
 from modelnet import __version__
 from tests.cli.conftest import Scene
-from tests.store.stage import PROGRAM, Done, Machine, write_random
+from tests.store.stage import Done, Machine, write_random
 
 PID = "a" * 52
 
@@ -178,18 +178,19 @@ def test_names_that_are_not_text_are_shown(tmp_path: Path) -> None:
     assert made.json["files"][0]["path"] == "é.bin"
 
 
-def test_every_command_explains_itself() -> None:
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` and `-h` of the program and of each command, in a sentence."""
-    from modelnet_cli.main import build
+    from modelnet_cli.main import build, run
 
     names = [command.name for command in build().registered_commands]
     assert {"init", "publish", "pull", "verify", "list", "show", "node", "gc", "fsck", "doctor"} <= set(names)
     for arguments in ([], *([name] for name in names)):
         for option in ("--help", "-h") if arguments in ([], ["pull"]) else ("--help",):
-            done = subprocess.run([*PROGRAM, *arguments, option], capture_output=True, text=True, check=True)
-            assert "Usage: modelnet" in done.stdout
-            assert done.stderr == ""
-            assert arguments == [] or "--json" in done.stdout
+            assert run([*arguments, option]) == 0
+            printed = capsys.readouterr()
+            assert "Usage: modelnet" in printed.out
+            assert printed.err == ""
+            assert arguments == [] or "--json" in printed.out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
