@@ -33,6 +33,7 @@ __all__ = ["FileStat", "Index", "Location", "ReleaseRow"]
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0  # writers take turns; each transaction is short
 ROWS = 200  # inserted by one statement: 800 variables
+BUSY_POLL_S = 0.01
 LOOKUP = 500  # digests asked for in one statement; SQLite allows 32,766 variables
 SPREAD = 8  # references tried for one chunk before it counts as missing
 
@@ -113,12 +114,25 @@ class Index:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
             try:
-                self._prepare(connection)
+                self._prepare_patiently(connection)
             except BaseException:
                 connection.close()
                 raise
             self._local.connection = connection
         return connection
+
+    def _prepare_patiently(self, connection: sqlite3.Connection) -> None:
+        """Prepare; wait where SQLite's own waiting does not: when the file is made or its log removed at this moment."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                return self._prepare(connection)
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            time.sleep(BUSY_POLL_S)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")

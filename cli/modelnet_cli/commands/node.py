@@ -20,11 +20,10 @@ def node(
     peer: Annotated[list[str] | None, typer.Option("--peer", help="Peer that later pulls ask by themselves.")] = None,
 ) -> None:
     """Serve the releases in this store to peers, Kubo and browsers, until interrupted."""
-    from modelnet_registry.node import run_node
-
     from modelnet.stores.home import Home
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import add_peers
+    from modelnet_registry.node import run_node
 
     host, port = _address(listen)
     store = open_store()
