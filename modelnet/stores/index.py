@@ -122,7 +122,7 @@ class Index:
         return connection
 
     def _prepare_patiently(self, connection: sqlite3.Connection) -> None:
-        """Prepare; wait where SQLite's own waiting does not: when the file is made or its log removed at this moment."""
+        """Prepare; wait where SQLite does not by itself: while the file is made or its log removed."""
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
