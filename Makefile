@@ -6,11 +6,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help demo test engines lint types layers bench fuzz clean
+.PHONY: help demo test engines lint types layers bench bench-quick fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## publish, pull, verify and be refused, on this machine
 	$(BIN)/python -m tests.demo $(ARGS)
@@ -37,8 +37,15 @@ bench: $(READY)  ## measure; one script at a time, so that they do not disturb e
 		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
-fuzz: $(READY)  ## throw damaged files at the format readers
+fuzz: $(READY)  ## throw damaged files at the format readers and at the log's parsers
 	$(BIN)/python -m tests.formats.fuzz $(ARGS)
+	$(BIN)/python -m tests.core.fuzz_log $(ARGS)
+
+soak: $(READY)  ## kill -9 both sides of a pull, and a publisher, 200 times
+	$(BIN)/python -m tests.store.soak --kills 200
+
+bench-quick: $(READY)  ## the same measurements on small files, to see that they run
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" --quick || exit 1; done
 
 clean:  ## remove what the tools left behind; keeps .venv and .cache
 	rm -rf build dist .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
