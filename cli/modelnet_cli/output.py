@@ -19,7 +19,7 @@ from modelnet.errors import ModelnetError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = ["Bars", "Output", "size_text"]
+__all__ = ["Bars", "Output", "count_text", "size_text"]
 
 
 def size_text(count: float) -> str:
@@ -28,6 +28,11 @@ def size_text(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a number of things: `1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class Output:

@@ -18,6 +18,7 @@ from modelnet.errors import MalformedError
 
 __all__ = ["MAX_DEPTH", "decode", "encode"]
 
+MAX_ITEMS = 4_000_000  # a manifest of 100,000 files has about a million; an empty map takes one byte here, 64 in memory
 MAX_DEPTH = 32  # a manifest nests five deep
 
 UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
@@ -80,7 +81,7 @@ def _encode(value: Any, out: bytearray, depth: int) -> None:
 def decode(data: bytes) -> Any:
     """Parse the one encoding of a value; raise `MalformedError` on every other."""
     try:
-        value, end = _decode(data, 0, 0)
+        value, end = _decode(data, 0, 0, [MAX_ITEMS])
         if end != len(data):
             raise MalformedError("bytes follow the value", rule="dag-cbor", offset=end)
         canonical = encode(value)
@@ -92,7 +93,7 @@ def decode(data: bytes) -> Any:
     return value
 
 
-def _decode(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
+def _decode(data: bytes, offset: int, depth: int, budget: list[int]) -> tuple[Any, int]:
     if depth > MAX_DEPTH:
         raise MalformedError(f"nested more than {MAX_DEPTH} deep", rule="dag-cbor", offset=offset)
     major, low = data[offset] >> 5, data[offset] & 31
@@ -109,18 +110,22 @@ def _decode(data: bytes, offset: int, depth: int) -> tuple[Any, int]:
     if major in (BYTES, TEXT):
         content = data[position : position + number]
         return (content if major == BYTES else content.decode()), position + number
+    if major in (ARRAY, MAP):
+        budget[0] -= number
+        if budget[0] < 0:
+            raise MalformedError("too many items", rule="dag-cbor", offset=offset, wanted=f"at most {MAX_ITEMS}")
     if major == ARRAY:
         items = []
         for _ in range(number):
-            item, position = _decode(data, position, depth + 1)
+            item, position = _decode(data, position, depth + 1, budget)
             items.append(item)
         return items, position
     if major == MAP:
-        return _decode_map(data, position, number, depth)
+        return _decode_map(data, position, number, depth, budget)
     # A tag is followed by bytes at once, so tags cannot nest and a link is no deeper than any other leaf.
     if number != 42 or data[position] >> 5 != BYTES:
         raise MalformedError("only CID links may be tagged", rule="dag-cbor", offset=offset, wanted=42, got=number)
-    link, end = _decode(data, position, depth)
+    link, end = _decode(data, position, depth, budget)
     if not link.startswith(b"\x00"):
         raise MalformedError("CID link lacks its multibase prefix", rule="dag-cbor", offset=position)
     return Cid.decode(link[1:]), end
@@ -137,14 +142,14 @@ def _decode_number(data: bytes, offset: int, low: int) -> tuple[int, int]:
     return int.from_bytes(data[offset + 1 : offset + 1 + size], "big"), offset + 1 + size
 
 
-def _decode_map(data: bytes, position: int, count: int, depth: int) -> tuple[dict[str, Any], int]:
+def _decode_map(data: bytes, position: int, count: int, depth: int, budget: list[int]) -> tuple[dict[str, Any], int]:
     fields: dict[str, Any] = {}
     for _ in range(count):
         start = position
-        key, position = _decode(data, position, depth + 1)
+        key, position = _decode(data, position, depth + 1, budget)
         if not isinstance(key, str) or key in fields:
             raise MalformedError("map keys are distinct strings", rule="dag-cbor", offset=start)
-        fields[key], position = _decode(data, position, depth + 1)
+        fields[key], position = _decode(data, position, depth + 1, budget)
     return fields, position
 
 

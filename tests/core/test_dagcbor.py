@@ -232,3 +232,10 @@ def test_minus_zero_is_kept() -> None:
     """The sign of zero survives; it is another value with another encoding."""
     assert dagcbor.encode(-0.0) == b"\xfb" + struct.pack(">d", -0.0)
     assert str(dagcbor.decode(dagcbor.encode(-0.0))) == "-0.0"
+
+
+def test_many_empty_maps_are_too_many() -> None:
+    """Sixteen MiB of empty maps are refused before they take a gigabyte of memory."""
+    count = 1 << 23
+    with pytest.raises(MalformedError, match="too many items"):
+        dagcbor.decode(b"\x9a" + count.to_bytes(4, "big") + b"\xa0" * count)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from modelnet.errors import UsageError
-from modelnet_cli.output import Output
+from modelnet_cli.output import Output, count_text
 
 
 def node(
@@ -35,7 +35,8 @@ def node(
     def ready(url: str) -> None:
         doors = {"gateway": f"{url}/ipfs/", "log": f"{url}/log/", "health": f"{url}/healthz"}
         output.result(
-            {"event": "ready", "url": url, "doors": doors}, f"serving {len(store.index.releases())} releases at {url}"
+            {"event": "ready", "url": url, "doors": doors},
+            f"serving {count_text(len(store.index.releases()), 'release')} at {url}",
         )
 
     run_node(store, host, port, ready=ready, stop=stop)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modelnet_cli.options import PassphraseFile, read_passphrase
-from modelnet_cli.output import Output, size_text
+from modelnet_cli.output import Output, count_text, size_text
 
 
 def publish(
@@ -63,7 +63,7 @@ def publish(
             "pins": [],
             "skipped": list(made.skipped),
         },
-        f"{manifest.name}@{manifest.version}: {len(manifest.files)} files, {size_text(manifest.size)}, "
+        f"{manifest.name}@{manifest.version}: {count_text(len(manifest.files), 'file')}, {size_text(manifest.size)}, "
         f"{size_text(chunks.new_bytes)} of it new here",
         made.locator,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from modelnet_cli.output import Output, size_text
+from modelnet_cli.output import Output, count_text, size_text
 
 
 def remove(
@@ -61,7 +61,7 @@ def fsck(
             ]
         },
         *(f"{'mended' if problem.repaired else 'wrong '}  {problem.path}: {problem.message}" for problem in problems),
-        f"{len(left)} problems left" if left else "the store is whole",
+        f"{count_text(len(left), 'problem')} left" if left else "the store is whole",
     )  # fmt: skip
     if left:
         raise typer.Exit(3)

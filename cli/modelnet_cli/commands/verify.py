@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modelnet_cli.knowledge import knowledge_fields, knowledge_text
-from modelnet_cli.output import Output, size_text
+from modelnet_cli.output import Output, count_text, size_text
 
 
 def verify(
@@ -28,7 +28,7 @@ def verify(
             "bytes": found.size,
             "knowledge": knowledge_fields(found.knowledge),
         },
-        f"{found.manifest.name}@{found.manifest.version}: {len(found.files)} files, {size_text(found.size)}, "
-        "all as signed",
+        f"{found.manifest.name}@{found.manifest.version}: {count_text(len(found.files), 'file')}, "
+        f"{size_text(found.size)}, all as signed",
     )
     output.note(knowledge_text(found.knowledge))
