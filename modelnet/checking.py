@@ -95,6 +95,10 @@ def verify_file(
     name = shown or str(path)
     try:
         handle = open_file(path)
+    except FileNotFoundError as error:
+        raise IntegrityError(
+            "a file that was signed is missing", rule="missing", path=name, hint="pull the release again"
+        ) from error
     except OSError as error:
         if path.is_symlink():
             raise IntegrityError("a symbolic link is not what was signed", rule="symlink", path=name) from error

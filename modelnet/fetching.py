@@ -205,6 +205,9 @@ class Fetcher:
                 # A lie outweighs what became of the liar's other connections, which were broken off because of it.
                 lie = self._lies.get(name)
                 state, reason = (source.state, source.reason) if lie is None else (State.LIED, str(lie))
+                if state is State.OK and not source.bytes and reason:
+                    # It failed each time it was asked; others brought everything before it was given up.
+                    state = State.SLOW if reason.startswith("slow") else State.GONE
                 self.reports[name] = SourceReport(name, source.bytes, state.value, reason)
         if not transfer.done:
             raise self.unavailable("some chunks are not to be had", wanted=f"{transfer.left} more bytes")

@@ -37,6 +37,10 @@ def init(
     Raises `UsageError` when the store has a publisher of its own already or the alias is taken, `UnavailableError`
     when the folder cannot be written.
     """
+    if passphrase is not None and not isinstance(passphrase, str):
+        raise TypeError(f"a passphrase is a string, not {type(passphrase).__name__}")
+    if passphrase == "":
+        raise UsageError("the passphrase is empty", rule="passphrase", hint="give one, or None for unprotected keys")
     store = open_store(home)
     if alias is not None and (taken := store.index.pid_of(check_alias(alias))) is not None:
         raise UsageError(f"somebody is called {alias!r} here already", rule="alias", got=taken)

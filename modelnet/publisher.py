@@ -26,12 +26,12 @@ from modelnet.core.keys import SigningKey
 from modelnet.core.manifest import MAX_FILES, Manifest
 from modelnet.core.names import check_name, check_version
 from modelnet.core.paths import MAX_PATH, check_paths
-from modelnet.core.release import Release, sign_release
+from modelnet.core.release import Release, check_channels, sign_release
 from modelnet.core.tree import build_tree
 from modelnet.errors import MalformedError, UnavailableError, UsageError
 from modelnet.formats import onnx
 from modelnet.formats.layout import Span
-from modelnet.gate import find_release, resolve_publisher
+from modelnet.gate import admit, find_release, resolve_publisher
 from modelnet.hashing import SMALL, FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
@@ -42,6 +42,7 @@ from modelnet.stores.local import LocalStore, open_store
 __all__ = ["RELATIONS", "ChunkCount", "Publication", "publish"]
 
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
+LATEST = "latest"  # the channel that always means the newest release
 SKIPPED = frozenset([".git", ".DS_Store", "__pycache__"])  # never part of a model; said in the result
 FILES_AT_ONCE = 4  # SHA-256 of one file runs on one core, so several files keep several cores busy
 
@@ -106,13 +107,18 @@ def publish(
     Raises `UsageError` for a name, version, path or file that cannot be published, `IntegrityError` when a file changes
     meanwhile, `UnavailableError` when one cannot be read or the store cannot be written. Then nothing was recorded.
     """
+    for text, what in ((name, "name"), (version, "version")):
+        if not isinstance(text, str):
+            raise TypeError(f"{what} must be a string, not {type(text).__name__}")
     check_name(name)
     check_version(version)
+    check_channels(list(channels))
     if plan not in PLANS:
         raise UsageError(f"no such chunk plan: {plan!r}", rule="plan", hint=f"plans: {', '.join(PLANS)}")
     store = open_store(home)
     genesis, key = _signer(store, publisher, passphrase)
     lineage = _lineage(store, derived_from, relation)
+    _check_apart(store, genesis.pid, name, version, channels)
     found = _scan(Path(path))
     hashed = _hash_all(found, plan, progress)
     blocks = [node for file in hashed for node in file.nodes]
@@ -127,7 +133,7 @@ def publish(
     # Parsing what was built refuses, before anything is signed, what a puller would refuse.
     block = Manifest(name, version, tree.cid, tuple(file.entry for file in hashed), extra).encode()
     manifest = Manifest.parse(block)
-    release = _existing(store, genesis, manifest) or sign_release(manifest, genesis, key, channels=channels)
+    release = _existing(store, genesis, manifest, channels) or sign_release(manifest, genesis, key, channels=channels)
     blocks.append((Cid.of(DAG_CBOR, block), block))
     count = _count(store, hashed)
     for file in hashed:
@@ -174,8 +180,8 @@ def _parents(store: LocalStore, pid: str, name: str, version: str) -> list[str]:
     return [str(rows[earlier - 1].manifest)] if earlier else []
 
 
-def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest) -> Release | None:
-    """Return the release if this very one was published before; a version never changes its bytes."""
+def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest, channels: Sequence[str]) -> Release | None:
+    """Return the release if this very one was published before; a version never changes what it says."""
     for row in store.index.releases(genesis.pid, manifest.name):
         if row.version != manifest.version:
             continue
@@ -184,8 +190,27 @@ def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest) -> Releas
                 f"{manifest.name}@{manifest.version} is already published with other files or metadata",
                 rule="version-exists", wanted=row.manifest, got=manifest.cid, hint="choose a new version",
             )  # fmt: skip
-        return find_release(store, f"{genesis.pid}/{manifest.name}@{manifest.version}")
+        release = find_release(store, f"{genesis.pid}/{manifest.name}@{manifest.version}")
+        if new := sorted(set(channels) - set(release.channels)):
+            raise UsageError(
+                f"{manifest.name}@{manifest.version} is already published, on other channels",
+                rule="version-exists", wanted=", ".join(release.channels) or "no channel", got=", ".join(new),
+                hint="a channel moves with a new version",
+            )  # fmt: skip
+        return release
     return None
+
+
+def _check_apart(store: LocalStore, pid: str, name: str, version: str, channels: Sequence[str]) -> None:
+    """Raise when a version and a channel of one model would have the same name: `@NAME` must mean one of them."""
+    rows = store.index.releases(pid, name)
+    versions = {version, *(row.version for row in rows)}
+    moving = {LATEST, *channels, *(channel for row in rows for channel in admit(store, row).channels)}
+    if both := sorted(versions & moving):
+        raise UsageError(
+            f"{both[0]!r} would be both a version and a channel of {name}",
+            rule="version", hint="a version is a number or a date, e.g. 1.2.0",
+        )  # fmt: skip
 
 
 def _scan(path: Path) -> _Found:

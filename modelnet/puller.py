@@ -214,13 +214,25 @@ class _Pull:
         rows = self.store.index.releases(release.pid, release.name)
         row = next((row for row in rows if row.version == release.version and row.manifest == release.manifest), None)
         if to is not None:
+            if not os.fspath(to):
+                raise UsageError(
+                    "there is no folder to put the files in", rule="destination", hint="give one with --to"
+                )
             destination = Path(os.path.abspath(Path(to).expanduser()))  # noqa: PTH100  (links in it are the user's)
-            return destination, row is not None and row.path == destination and row.layout not in SOURCES
+            return destination, self._placed_by_us(release, destination)
         if row is not None and row.layout not in SOURCES:
             return row.path, True
         if row is not None:
             return row.path, False  # the publisher's own folder: used while it is whole, never written to
         return self.store.home.release(release.pid, release.name, release.version), True
+
+    def _placed_by_us(self, release: Release, destination: Path) -> bool:
+        """Tell whether an earlier pull of this release put files into `destination`; no publisher's folder counts."""
+        if any(row.path == destination and row.layout in SOURCES for row in self.store.index.releases()):
+            return False
+        block = self.store.block(release.manifest)
+        files = Manifest.parse(block).files if block is not None else ()
+        return any(self.store.index.file(str(destination / entry.path)) is not None for entry in files)
 
     def _partial_root(self, release: Release, destination: Path) -> Path:
         """Return the folder to write into: in the store, or where a rename within one disk ends the pull."""
@@ -432,6 +444,10 @@ class _Pull:
             return
         whole = all((destination / entry.path).is_file() for entry in manifest.files)
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
+        elsewhere = row is not None and row.manifest == release.manifest and row.path != destination
+        if row is not None and elsewhere and (row.layout == "store" or not whole) and _complete(row, manifest):
+            # A complete copy that nobody removed stays the one that the release points to; this is one more beside it.
+            destination, layout, whole = row.path, row.layout, True
         with self.store.index.transaction():
             self.store.index.move_files((str(before), str(after)) for before, after in moves)
             # Once more: a collection of garbage meanwhile saw no release that reaches them.
@@ -444,6 +460,16 @@ class _Pull:
                     destination, layout if whole else "part", time.time(),
                 )
             )  # fmt: skip
+
+
+def _complete(row: ReleaseRow, manifest: Manifest) -> bool:
+    """Tell whether every file of a release is at its size where `row` says."""
+    if row.layout == "part":
+        return False
+    try:
+        return all((row.path / entry.path).stat().st_size == entry.size for entry in manifest.files)
+    except OSError:
+        return False
 
 
 def _check_empty(destination: Path, partial: Path) -> None:

@@ -68,6 +68,8 @@ def remove(reference: str, *, home: str | os.PathLike[str] | Home | None = None)
 
 def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLike[str] | Home | None = None) -> Freed:
     """Free what no release points to and nobody touched for `grace_s` seconds; with `dry_run`, only say what."""
+    if not grace_s >= 0:  # also when it is not a number
+        raise ValueError(f"the grace is a number of seconds, not {grace_s}")
     store = open_store(home)
     items: list[str] = []
     freed = 0

@@ -26,6 +26,7 @@ from modelnet.stores.local import LocalStore, open_store
 
 __all__ = ["Verified", "verify"]
 
+MAX_TARGET = 4095  # bytes; PATH_MAX of Linux
 FILES_AT_ONCE = 2  # the next file's chunk list is read while one is hashed
 
 
@@ -44,6 +45,12 @@ class Verified:
         """Bytes that were checked."""
         return sum(entry.size for entry in self.files)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Paths of the release that were not looked at: a partial pull left them out, or one file was asked for."""
+        checked = {entry.path for entry in self.files}
+        return tuple(entry.path for entry in self.manifest.files if entry.path not in checked)
+
 
 def verify(
     target: str | os.PathLike[str],
@@ -54,11 +61,15 @@ def verify(
     """Hash the files at `target` (a path, or the reference of a release in this store) against what was signed.
 
     Raises `IntegrityError` with file, offset, wanted and found at the first difference, also for a file too many;
-    `UnavailableError` for a file that is missing; `TrustError` when no known release covers the path.
+    also for one too few; `TrustError` when no known release covers the path.
     """
-    store = open_store(home)
     text = os.fspath(target)
+    if not isinstance(text, str) or not text:
+        raise UsageError("there is nothing to verify", rule="path", hint="give a folder, a file, or a reference")
+    store = open_store(home)
     path = Path(text)
+    if len(os.fsencode(path)) > MAX_TARGET:
+        raise UsageError("the path is too long", rule="path", wanted=f"at most {MAX_TARGET} bytes", got=len(text))
     if not text.startswith("modelnet:") and (path.exists() or path.is_symlink()):
         row, base, entries = _cover(store, path)
     else:
@@ -71,7 +82,7 @@ def verify(
         base, entries = row.path, None
     release = admit(store, row)
     manifest = open_manifest(store, release)
-    chosen = _present(manifest, row, base) if entries is None else entries
+    chosen = _present(store, manifest, row, base) if entries is None else entries
     if entries is None and row.layout != "file":
         _refuse_extra(base, manifest)
     progress.begin("verifying", sum(entry.size for entry in chosen))
@@ -93,9 +104,15 @@ def verify(
     return Verified(release, manifest, tuple(chosen), base)
 
 
-def _present(manifest: Manifest, row: ReleaseRow, base: Path) -> list[FileEntry]:
-    """Return the files to check: all of them, or those that a partial pull asked for."""
-    return [entry for entry in manifest.files if row.layout != "part" or (base / entry.path).exists()]
+def _present(store: LocalStore, manifest: Manifest, row: ReleaseRow, base: Path) -> list[FileEntry]:
+    """Return the files to check: all of them, or in the folder of a partial pull those that are or were there."""
+    if row.layout != "part" or row.path != base:
+        return list(manifest.files)
+    return [
+        entry
+        for entry in manifest.files
+        if (base / entry.path).exists() or store.index.file(str(base / entry.path)) is not None
+    ]
 
 
 def _cover(store: LocalStore, path: Path) -> tuple[ReleaseRow, Path, list[FileEntry] | None]:

@@ -7,6 +7,7 @@ Exit codes: 0 done · 1 a bug of ours · 2 usage · 3 malformed or not what was 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -67,10 +68,30 @@ def main() -> NoReturn:
         print(f"modelnet {__version__}")  # without Typer: scripts ask this often
         sys.exit(0)
     signal.signal(signal.SIGTERM, _interrupted)
+    _stand_in()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name is shown on every terminal, whatever it holds
-    sys.exit(run(sys.argv[1:]))
+    code = 0
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as error:
+        # What we did is done; only the telling failed, and Python would say so again when it exits.
+        with contextlib.suppress(OSError):
+            if not isinstance(error, BrokenPipeError):
+                print(f"modelnet: cannot write the result: {error.strerror}", file=sys.stderr)
+        _stand_in(closed=True)
+        code = code or (141 if isinstance(error, BrokenPipeError) else 5)
+    sys.exit(code)
+
+
+def _stand_in(*, closed: bool = False) -> None:
+    """Let output that was closed, by whoever started us or by now, go nowhere instead of failing."""
+    if closed or sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for as long as the program runs)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for as long as the program runs)
 
 
 def _interrupted(_signal: int, _frame: object) -> NoReturn:
@@ -100,6 +121,13 @@ def run(arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF) or error.filename is not None:
+            return _other(error, arguments)
+        # Not a file of ours, which would be a typed error: what we print cannot be written.
+        options.current.note(f"modelnet: cannot write the result: {error.strerror}")
+        _stand_in(closed=True)
+        return 5
     except Exception as error:  # noqa: BLE001  (the outermost boundary)
         return _other(error, arguments)
     # Typer answers an interrupt by returning its exit code.

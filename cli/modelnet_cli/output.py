@@ -30,6 +30,11 @@ def size_text(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def printable(text: str) -> str:
+    """Return `text` with what could drive a terminal spelled out: a publisher or a peer may have written it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def count_text(count: int, noun: str) -> str:
     """Return a number of things: `1 file`, `2 files`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -50,7 +55,7 @@ class Output:
             print(json.dumps(fields))
         else:
             for line in lines:
-                print(line)
+                print(printable(line))
         sys.stdout.flush()
 
     def interrupted(self) -> None:

@@ -87,6 +87,8 @@ class Locator:
 
 def parse_reference(text: str) -> Reference:
     """Parse a locator or `publisher/name[@version]`; raise `UsageError` with an example."""
+    if not isinstance(text, str):
+        raise TypeError(f"a reference is a string, not {type(text).__name__}")
     pinned = text.startswith("modelnet:")
     body, mark, query = text.removeprefix("modelnet:").partition("?")
     publisher, slash, rest = body.partition("/")

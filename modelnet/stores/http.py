@@ -62,6 +62,8 @@ class HttpSource:
     @classmethod
     def parse(cls, url: str) -> HttpSource:
         """Check `url`; raise `UsageError` with an example."""
+        if not isinstance(url, str):
+            raise TypeError(f"a peer's address is a string, not {type(url).__name__}")
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -93,6 +95,7 @@ class Connection:
         else:
             self._http = http.client.HTTPConnection(source.host, source.port, timeout=CONNECT_S)
         self._buffer: memoryview | None = None
+        self._sock: socket.socket | None = None  # http.client forgets the socket of an answer that says "close"
         self._aborted = False
 
     def close(self) -> None:
@@ -103,7 +106,7 @@ class Connection:
         """Make whatever the connection waits for fail now; the next request opens a new one."""
         self._aborted = True
         try:
-            if (sock := self._http.sock) is not None:
+            if (sock := self._sock) is not None:
                 sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return
@@ -143,8 +146,9 @@ class Connection:
 
     def _ask(self, path: str, accept: str) -> http.client.HTTPResponse:
         self._http.request("GET", self.source.base + path, headers={"Accept": accept, "User-Agent": "modelnet"})
-        if self._http.sock is not None:
-            self._http.sock.settimeout(READ_S)
+        self._sock = self._http.sock
+        if self._sock is not None:
+            self._sock.settimeout(READ_S)
         return self._http.getresponse()
 
     def _check_status(self, response: http.client.HTTPResponse) -> None:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from modelnet_cli.output import Output, size_text
 
@@ -30,7 +30,7 @@ def doctor(output: Output) -> None:
     """Look at everything that modelnet needs and say what is missing and what to do."""
     checks = list(_checks())
     output.result(
-        {"checks": [asdict(check) for check in checks]},
+        {"checks": [asdict(replace(check, hint=None) if check.ok else check) for check in checks]},
         *(
             f"{'ok ' if check.ok else 'BAD'}  {check.name}: {check.detail}"
             + (f"\n     hint: {check.hint}" if check.hint and not check.ok else "")

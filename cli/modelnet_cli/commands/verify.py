@@ -26,9 +26,12 @@ def verify(
             "path": str(found.path),
             "files": len(found.files),
             "bytes": found.size,
+            "absent": list(found.absent),
             "knowledge": knowledge_fields(found.knowledge),
         },
         f"{found.manifest.name}@{found.manifest.version}: {count_text(len(found.files), 'file')}, "
         f"{size_text(found.size)}, all as signed",
     )
+    if found.absent:
+        output.note(f"not looked at, of {count_text(len(found.manifest.files), 'file')}: {', '.join(found.absent[:8])}")
     output.note(knowledge_text(found.knowledge))

@@ -73,9 +73,13 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._stopping = False
 
+    def take_no_more(self) -> None:
+        """Take no request after the one that is being answered."""
+        self._stopping = True
+
     def stop(self) -> None:
         """Take no further request; a response that is being sent may finish."""
-        self._stopping = True
+        self.take_no_more()
         shut(self._sock, socket.SHUT_RD)
 
     def run(self, session: Session) -> None:

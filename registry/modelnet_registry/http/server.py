@@ -101,6 +101,8 @@ class Server:
         self._listener.close()
         self._wake.close()
         for connection, _ in self._open().values():
+            connection.take_no_more()  # all of them, before the first peer can notice
+        for connection, _ in self._open().values():
             connection.stop()
         self._join(grace_s)
         for _, sock in self._open().values():
