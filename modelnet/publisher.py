@@ -345,6 +345,7 @@ def _count(store: LocalStore, hashed: Sequence[HashedFile]) -> ChunkCount:
 def _record(
     store: LocalStore, found: _Found, hashed: Sequence[HashedFile], blocks: list[tuple[Cid, bytes]], release: Release
 ) -> None:
+    store.index.keep_reserve()
     with store.index.transaction():
         for file in hashed:
             row = store.index.set_file(str(file.source), FileStat.of(file.status), fresh=True)

@@ -100,9 +100,10 @@ def pull(
     was signed), `UnavailableError` (nobody has it now, or the disk refuses; what has arrived is kept).
     """
     wanted = parse_reference(reference)
+    sources = [HttpSource.parse(peer) for peer in dict.fromkeys(peers)]
     store = open_store(home)
     pid = resolve_publisher(store, wanted.publisher)
-    fetcher = Fetcher([HttpSource.parse(peer) for peer in dict.fromkeys(peers)], progress)
+    fetcher = Fetcher(sources, progress)
     try:
         return _Pull(store, fetcher, progress).run(pid, wanted, to=to, only=only, dry_run=dry_run)
     finally:
@@ -154,6 +155,7 @@ class _Pull:
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
                 return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
+            self.store.index.keep_reserve()
             self.store.index.begin_partial(release.manifest, partial.root)
             partial.open()
             try:

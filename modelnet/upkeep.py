@@ -102,6 +102,7 @@ def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLi
         items.append(f"references into {len(gone)} files that are gone")
     if blocks:
         items.append(f"{len(blocks)} blocks that no release reaches")
+    store.index.keep_reserve()
     return Freed(freed, tuple(items))
 
 

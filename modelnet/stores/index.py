@@ -34,6 +34,9 @@ SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0  # writers take turns; each transaction is short
 ROWS = 200  # inserted by one statement: 800 variables
 BUSY_POLL_S = 0.01
+RESERVE = "reserve"  # a file beside the index
+RESERVE_BYTES = 1024 * 1024  # SQLite's log and shared memory, and what a collection of garbage writes
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 LOOKUP = 500  # digests asked for in one statement; SQLite allows 32,766 variables
 SPREAD = 8  # references tried for one chunk before it counts as missing
 
@@ -128,11 +131,36 @@ class Index:
             try:
                 return self._prepare(connection)
             except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in NO_ROOM and self._give_up_reserve():
+                    continue
+                if code != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             time.sleep(BUSY_POLL_S)
+
+    def keep_reserve(self) -> None:
+        """Set a little of the disk aside, so that a full one can still be looked at and cleaned up."""
+        reserve = self.path.with_name(RESERVE)
+        if reserve.exists() or not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            handle = os.open(reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, RESERVE_BYTES)
+            finally:
+                os.close(handle)
+        except OSError:
+            reserve.unlink(missing_ok=True)  # there is nothing left to set aside
+
+    def _give_up_reserve(self) -> bool:
+        """Free what was set aside; tell whether there was anything."""
+        try:
+            self.path.with_name(RESERVE).unlink()
+        except OSError:
+            return False
+        return True
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
