@@ -156,9 +156,10 @@ class _Pull:
                 work = self._plan(release, partial, destination, pool)
                 return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
             self.store.index.keep_reserve()
-            self.store.index.begin_partial(release.manifest, partial.root)
             partial.open()
             try:
+                # After the lock: whoever collects garbage finds the folder only when it can see that we are at work.
+                self.store.index.begin_partial(release.manifest, partial.root)
                 work = self._plan(release, partial, destination, pool)
                 self._announce(work.plan, release.version)
                 _check_space(partial.root, work.plan)

@@ -35,6 +35,7 @@ from modelnet.stores.local import ChunkReader, LocalStore, open_store
 __all__ = ["Freed", "Problem", "fsck", "gc", "remove"]
 
 GRACE_S = 3600.0
+BEGINNING_S = 60.0  # a folder that is not recorded yet may be that of a pull about to take its lock
 MAX_CHUNK = 2 * 1024 * 1024  # what a damaged index may make us read at once
 
 
@@ -74,9 +75,12 @@ def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLi
     items: list[str] = []
     freed = 0
     now = time.time()
-    for _, folder, seen in store.index.partials():
+    recorded = {folder: seen for _, folder, seen in store.index.partials()}
+    # A pull that was killed before it was recorded left its folder all the same.
+    for folder, seen in (dict.fromkeys((store.home.root / "partial").glob("*"), 0.0) | recorded).items():
         with unused(folder) as idle:
-            if not idle or now - max(seen, _touched(folder)) < grace_s:
+            least = grace_s if folder in recorded else max(grace_s, BEGINNING_S)
+            if not idle or now - max(seen, _touched(folder)) < least:
                 continue
             items.append(f"unfinished pull {folder}")
             freed += _disk(folder)
