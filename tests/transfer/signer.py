@@ -2,7 +2,7 @@
 
     signer = Signer(tmp_path)
     release = signer.release(files=[signer.entry("a.bin", b"...")])
-    with signer.library() as source: pull(release, peers=[source.url])
+    with signer.stock() as source: pull(release, peers=[source.url])
 
 Nothing here goes through the checks of `modelnet.publisher`: manifests and nodes are written as they are told.
 """
@@ -106,6 +106,6 @@ class Signer:
         self.log.append(Envelope.sign(PAYLOAD_TYPE, body, [self.key]).encoded)
         return str(Locator.of(self.pid, "m", version, digest))
 
-    def library(self) -> Library:
+    def stock(self) -> Library:
         """Return a source of everything that was kept."""
         return Library(self.pid, self.log, self.blocks)

@@ -33,7 +33,7 @@ def signer(tmp_path: Path) -> Signer:
 
 def refused(signer: Signer, locator: str, folder: Path, *, seconds: float = 5) -> ModelnetError:
     """Pull; check that it is refused for what it is, that nobody is blamed and that nothing lies about."""
-    with signer.library() as source:
+    with signer.stock() as source:
         outcome = attempt(locator, folder / "puller", [source.url])
     error = outcome.refused(3)
     assert outcome.seconds < seconds
@@ -120,7 +120,7 @@ BLOCKS: dict[str, bytes] = {
 def test_not_a_manifest(signer: Signer, tmp_path: Path, name: str) -> None:
     """A block that is no manifest at all is refused, however the signature came about."""
     locator = signer.sign(BLOCKS[name])
-    with signer.library() as source:
+    with signer.stock() as source:
         error = attempt(locator, tmp_path / "puller", [source.url]).refused(3)
     assert str(error).isprintable()
 
@@ -242,7 +242,7 @@ def test_hostile_dag(signer: Signer, tmp_path: Path, name: str, only: tuple[str,
     child = DAGS[name](signer)
     files = [signer.entry("a.bin", child), signer.entry("b.bin", signer.chunk(b"fine"))]
     locator = signer.sign(signer.manifest(files, [child, signer.chunk(b"fine")]))
-    with signer.library() as source:
+    with signer.stock() as source:
         outcome = attempt(locator, tmp_path / "puller", [source.url], only=only)
         error = outcome.refused(3)
         assert outcome.seconds < 5
