@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +26,12 @@ from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
 from modelnet.core.tree import build_tree, file_child
 from modelnet.core.unixfs import Child, Node
+from modelnet.destination import check_empty, check_space, complete, megabytes
+from modelnet.destination import whole as is_whole
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
 from modelnet.gate import admit, check_pin, choose, resolve_publisher
-from modelnet.partial import Partial, disk_errors
+from modelnet.partial import Partial
 from modelnet.progress import SILENT, Progress
 from modelnet.resolve import Resolved, resolve_from
 from modelnet.stores.home import Home
@@ -42,7 +43,6 @@ __all__ = ["Knowledge", "Plan", "Pulled", "pull"]
 
 SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
 SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
-SPARE = 16 * 1024 * 1024  # bytes left free on the disk beside the model
 MAX_CHUNKS = 1 << 22  # of one pull, at 40 bytes of memory each: 4 TiB in chunks of 1 MiB
 MAX_NODES = 1 << 18  # above them: one for each tensor and file, or for 1,024 chunks
 
@@ -151,7 +151,7 @@ class _Pull:
                 destination = self.store.home.release(release.pid, release.name, release.version)
                 partial = Partial(self.store.home.partial(release.manifest), trees, self.store.index)
             elif not ours:
-                _check_empty(destination, partial.root)
+                check_empty(destination, partial.root)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
                 return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
@@ -162,7 +162,7 @@ class _Pull:
                 self.store.index.begin_partial(release.manifest, partial.root)
                 work = self._plan(release, partial, destination, pool)
                 self._announce(work.plan, release.version)
-                _check_space(partial.root, work.plan)
+                check_space(partial.root, work.plan.fetched + work.plan.reused)
                 self._reuse(work, partial)
                 self._fetch(work, partial)
                 partial.flush()
@@ -300,7 +300,7 @@ class _Pull:
             return False
         self.progress.begin("verifying", sum(tree.entry.size for tree in trees))
         try:
-            return all(_whole(folder / tree.entry.path, tree, pool, self.progress) for tree in trees)
+            return all(is_whole(folder / tree.entry.path, tree, pool, self.progress) for tree in trees)
         finally:
             self.progress.end()
 
@@ -448,7 +448,7 @@ class _Pull:
         whole = all((destination / entry.path).is_file() for entry in manifest.files)
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
         elsewhere = row is not None and row.manifest == release.manifest and row.path != destination
-        if row is not None and elsewhere and (row.layout == "store" or not whole) and _complete(row, manifest):
+        if row is not None and elsewhere and (row.layout == "store" or not whole) and complete(row, manifest):
             # A complete copy that nobody removed stays the one that the release points to; this is one more beside it.
             destination, layout, whole = row.path, row.layout, True
         with self.store.index.transaction():
@@ -465,28 +465,6 @@ class _Pull:
             )  # fmt: skip
 
 
-def _complete(row: ReleaseRow, manifest: Manifest) -> bool:
-    """Tell whether every file of a release is at its size where `row` says."""
-    if row.layout == "part":
-        return False
-    try:
-        return all((row.path / entry.path).stat().st_size == entry.size for entry in manifest.files)
-    except OSError:
-        return False
-
-
-def _check_empty(destination: Path, partial: Path) -> None:
-    """Raise for a folder that holds what we did not put there; one with our partial in it is a pull of ours."""
-    with disk_errors(destination):
-        if partial.parent == destination and partial.is_dir():
-            return
-        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-            raise UsageError(
-                "the folder is not empty", rule="destination", path=str(destination),
-                hint="choose a new folder with --to; modelnet never overwrites files that it did not put there",
-            )  # fmt: skip
-
-
 def _select(manifest: Manifest, only: Sequence[str]) -> list[FileEntry]:
     entries = [
         entry for entry in manifest.files if not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only)
@@ -497,22 +475,6 @@ def _select(manifest: Manifest, only: Sequence[str]) -> list[FileEntry]:
             hint="its files: " + ", ".join(entry.path for entry in manifest.files[:8]),
         )  # fmt: skip
     return entries
-
-
-def _whole(path: Path, tree: FileTree, pool: ThreadPoolExecutor, progress: Progress) -> bool:
-    try:
-        handle = open_file(path)
-    except OSError:
-        return False
-    try:
-        if os.fstat(handle).st_size != tree.entry.size:
-            return False
-        right = check_chunks(handle, tree, range(len(tree)), pool, lambda count: progress.advance("disk", count))
-        return len(right) == len(tree)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
 
 
 def _check_count(entries: Sequence[FileEntry], nodes: Mapping[Cid, Node]) -> None:
@@ -533,24 +495,3 @@ def _check_count(entries: Sequence[FileEntry], nodes: Mapping[Cid, Node]) -> Non
         total += count(entry.cid, 0)
         if total > MAX_CHUNKS:
             raise MalformedError("too many chunks", rule="unixfs", path=entry.path, wanted=MAX_CHUNKS, got=total)
-
-
-def _check_space(root: Path, plan: Plan) -> None:
-    needed = plan.fetched + plan.reused
-    try:
-        free = shutil.disk_usage(root).free
-    except OSError:
-        return
-    if needed and needed + SPARE > free:
-        raise UnavailableError(
-            "the disk is too full for this model", rule="disk", path=str(root),
-            wanted=f"{megabytes(needed + SPARE)} free", got=megabytes(free), hint="free some space or choose --to",
-        )  # fmt: skip
-
-
-def megabytes(count: int) -> str:
-    """Return a number of bytes as people read it, in powers of ten."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
