@@ -25,7 +25,7 @@ from modelnet.core.identity import Genesis
 from modelnet.core.keys import SigningKey
 from modelnet.core.manifest import MAX_FILES, Manifest
 from modelnet.core.names import check_name, check_version
-from modelnet.core.paths import MAX_PATH, check_paths
+from modelnet.core.paths import MAX_PATH, SKIPPED, check_paths
 from modelnet.core.release import Release, check_channels, sign_release
 from modelnet.core.tree import build_tree
 from modelnet.errors import MalformedError, UnavailableError, UsageError
@@ -43,7 +43,6 @@ __all__ = ["RELATIONS", "ChunkCount", "Publication", "publish"]
 
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
 LATEST = "latest"  # the channel that always means the newest release
-SKIPPED = frozenset([".git", ".DS_Store", "__pycache__"])  # never part of a model; said in the result
 FILES_AT_ONCE = 4  # SHA-256 of one file runs on one core, so several files keep several cores busy
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from modelnet.checking import CORES, verify_file
 from modelnet.core.manifest import FileEntry, Manifest
+from modelnet.core.paths import SKIPPED
 from modelnet.core.release import Release
 from modelnet.errors import IntegrityError, TrustError, UnavailableError, UsageError
 from modelnet.gate import admit, find_row, open_manifest
@@ -168,8 +169,6 @@ def _size(path: Path) -> int | None:
 
 def _refuse_extra(base: Path, manifest: Manifest) -> None:
     """Raise for a file or link in the folder that the manifest does not list: a runtime might load it."""
-    from modelnet.publisher import SKIPPED
-
     listed = {entry.path for entry in manifest.files}
     if not base.is_dir():
         raise UnavailableError("the release's folder is gone", rule="missing", path=str(base), hint="pull it again")

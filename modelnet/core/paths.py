@@ -15,9 +15,10 @@ from itertools import pairwise
 
 from modelnet.errors import MalformedError
 
-__all__ = ["MAX_PART", "MAX_PATH", "check_path", "check_paths"]
+__all__ = ["MAX_PART", "MAX_PATH", "SKIPPED", "check_path", "check_paths"]
 
 MAX_PATH = 1024  # bytes; below every common PATH_MAX together with a base folder
+SKIPPED = frozenset([".git", ".DS_Store", "__pycache__"])  # never part of a model; said in the result
 MAX_PART = 255  # bytes; NAME_MAX of ext4, APFS, NTFS
 
 _FORBIDDEN = frozenset('\\:<>"|?*')
