@@ -14,8 +14,9 @@ from modelnet.errors import UnavailableError, UsageError
 from modelnet.partial import disk_errors
 from modelnet.progress import Progress
 from modelnet.stores.index import ReleaseRow
+from modelnet.wording import size_text
 
-__all__ = ["check_empty", "check_space", "complete", "megabytes", "whole"]
+__all__ = ["check_empty", "check_space", "complete", "whole"]
 
 SPARE = 16 * 1024 * 1024  # bytes left free on the disk beside the model
 
@@ -68,13 +69,5 @@ def check_space(root: Path, needed: int) -> None:
     if needed and needed + SPARE > free:
         raise UnavailableError(
             "the disk is too full for this model", rule="disk", path=str(root),
-            wanted=f"{megabytes(needed + SPARE)} free", got=megabytes(free), hint="free some space or choose --to",
+            wanted=f"{size_text(needed + SPARE)} free", got=size_text(free), hint="free some space or choose --to",
         )  # fmt: skip
-
-
-def megabytes(count: int) -> str:
-    """Return a number of bytes as people read it, in powers of ten."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from modelnet.wording import printable
+
 __all__ = [
     "IntegrityError",
     "MalformedError",
@@ -67,7 +69,7 @@ class ModelnetError(Exception):
         if self.source is not None:
             parts.append(f"from {self.source}")
         # What a peer or a file chose must not move the cursor or colour the terminal of who reads this.
-        return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in ", ".join(parts))
+        return printable(", ".join(parts))
 
     def as_dict(self) -> dict[str, object]:
         """The error as the `error` object that `--json` prints."""

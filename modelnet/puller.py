@@ -26,7 +26,7 @@ from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
 from modelnet.core.tree import build_tree, file_child
 from modelnet.core.unixfs import Child, Node
-from modelnet.destination import check_empty, check_space, complete, megabytes
+from modelnet.destination import check_empty, check_space, complete
 from modelnet.destination import whole as is_whole
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
@@ -38,6 +38,7 @@ from modelnet.stores.home import Home
 from modelnet.stores.http import HttpSource
 from modelnet.stores.index import FileStat, ReleaseRow
 from modelnet.stores.local import ChunkReader, LocalStore, open_store
+from modelnet.wording import size_text
 
 __all__ = ["Knowledge", "Plan", "Pulled", "pull"]
 
@@ -377,8 +378,8 @@ class _Pull:
 
     def _announce(self, plan: Plan, version: str) -> None:
         change = f"{plan.previous} → {version}: " if plan.previous and plan.reused else ""
-        kept = f", {megabytes(plan.present)} already here" if plan.present else ""
-        self.progress.note(f"{change}{megabytes(plan.fetched)} of {megabytes(plan.total)} to fetch{kept}")
+        kept = f", {size_text(plan.present)} already here" if plan.present else ""
+        self.progress.note(f"{change}{size_text(plan.fetched)} of {size_text(plan.total)} to fetch{kept}")
 
     def _reuse(self, work: _Work, partial: Partial) -> None:
         """Copy chunks from files that are here; one that turns out to be damaged is fetched after all."""
@@ -406,7 +407,7 @@ class _Pull:
         if lost:
             plan = work.plan
             work.plan = Plan(plan.total, plan.present, plan.reused - lost, plan.fetched + lost, plan.previous)
-            self.progress.note(f"files that held {megabytes(lost)} have changed; that is fetched instead")
+            self.progress.note(f"files that held {size_text(lost)} have changed; that is fetched instead")
 
     def _fetch(self, work: _Work, partial: Partial) -> None:
         for file, tree in enumerate(work.trees):

@@ -15,29 +15,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from modelnet.errors import ModelnetError
+from modelnet.wording import printable, size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = ["Bars", "Output", "count_text", "size_text"]
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes as people read it, in powers of ten."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
-def printable(text: str) -> str:
-    """Return `text` with what could drive a terminal spelled out: a publisher or a peer may have written it."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def count_text(count: int, noun: str) -> str:
-    """Return a number of things: `1 file`, `2 files`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+__all__ = ["Bars", "Output"]
 
 
 class Output:

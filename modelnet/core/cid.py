@@ -36,7 +36,6 @@ IDENTITY = 0x00
 SHA2_256 = 0x12
 BLAKE3 = 0x1E
 
-CODEC_NAMES = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor"}
 
 # 59 characters for ours; identity CIDs carry their data and boxo caps that at 128 bytes.
 MAX_TEXT = 256

@@ -343,7 +343,7 @@ class Transfer:
         rate = lease.received / age
         if rate < LEAST_RATE:
             return f"slow: {rate:.0f} bytes a second"
-        rates = sorted(other.goodput / max(other.slots, 1) for other in self.sources.values() if other.goodput)
+        rates = sorted(other.goodput for other in self.sources.values() if other.goodput)
         if len(rates) > 1 and rate < SLOW_SHARE * (median := rates[len(rates) // 2]):
             return f"slow: {rate / MIB:.2f} MiB/s where others give {median / MIB:.1f}"
         return None

@@ -25,6 +25,7 @@ from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.core.unixfs import MAX_BLOCK
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
+from modelnet.wording import printable
 
 __all__ = ["Connection", "HttpSource", "NotHereError"]
 
@@ -125,7 +126,7 @@ class Connection:
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             # AttributeError, ValueError: http.client's own when `abort` closed the socket between its steps.
             self._http.close()
-            what = "it was broken off" if self._aborted else _printable(str(error)) or type(error).__name__
+            what = "it was broken off" if self._aborted else printable(str(error)[:MAX_SAID]) or type(error).__name__
             raise UnavailableError(f"no answer: {what}", rule="connection", source=self.source.url) from error
         except BaseException:
             self._http.close()
@@ -154,7 +155,7 @@ class Connection:
     def _check_status(self, response: http.client.HTTPResponse) -> None:
         if response.status == http.HTTPStatus.OK:
             return
-        status, reason = response.status, _printable(response.reason)
+        status, reason = response.status, printable(response.reason[:MAX_SAID])
         if not (response.length is not None and response.length <= MAX_ERROR):
             self._http.close()
         else:
@@ -363,11 +364,6 @@ def _check_size(tree: FileTree, index: int, size: int) -> None:
             "the signed DAG gives a chunk another size than it has",
             rule="chunk-size", path=tree.entry.path, offset=tree.offsets[index], wanted=tree.size_of(index), got=size,
         )  # fmt: skip
-
-
-def _printable(text: str) -> str:
-    """Return the beginning of what a source said, fit for a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_SAID])
 
 
 def _read_some(response: http.client.HTTPResponse, view: memoryview) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from modelnet.core.cid import BLAKE3, IDENTITY, RAW, Cid, blake3_digest
+from modelnet.core.cid import IDENTITY, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree, inner_nodes, parse_file_node
 from modelnet.core.manifest import FileEntry
 from modelnet.core.unixfs import Node
@@ -23,7 +23,7 @@ from modelnet.errors import IntegrityError, UnavailableError
 from modelnet.stores.home import Home
 from modelnet.stores.index import Index, Location
 
-__all__ = ["ChunkReader", "LocalStore", "open_store", "raw_cid"]
+__all__ = ["ChunkReader", "LocalStore", "open_store"]
 
 OPEN_FILES = 64  # a release has a handful of large files; far below any descriptor limit
 RUN = 4 * 1024 * 1024  # bytes read at once when chunks lie next to each other
@@ -141,8 +141,3 @@ class ChunkReader:
             return os.preadv(handle, [buffer[:wanted]], places[0].offset) == wanted
         except OSError:
             return False
-
-
-def raw_cid(digest: bytes) -> Cid:
-    """Return the CID of the chunk with `digest`."""
-    return Cid(RAW, BLAKE3, digest)

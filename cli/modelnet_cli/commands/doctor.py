@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
-from modelnet_cli.output import Output, size_text
+from modelnet.wording import size_text
+from modelnet_cli.output import Output
 
 LEAST_FREE = 1 << 30
 LEAST_FILES = 256

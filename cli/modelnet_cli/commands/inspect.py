@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from modelnet.core.cid import Cid
-from modelnet_cli.output import Output, size_text
+from modelnet.wording import size_text
+from modelnet_cli.output import Output
 
 
 def list_releases(output: Output) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from modelnet.errors import UsageError
-from modelnet_cli.output import Output, count_text
+from modelnet.wording import count_text
+from modelnet_cli.output import Output
 
 
 def node(

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from modelnet.wording import count_text, size_text
 from modelnet_cli.options import PassphraseFile, read_passphrase
-from modelnet_cli.output import Output, count_text, size_text
+from modelnet_cli.output import Output
 
 
 def publish(

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from modelnet.wording import size_text
 from modelnet_cli.knowledge import knowledge_fields, knowledge_text
-from modelnet_cli.output import Output, size_text
+from modelnet_cli.output import Output
 
 
 def pull(

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from modelnet_cli.output import Output, count_text, size_text
+from modelnet.wording import count_text, size_text
+from modelnet_cli.output import Output
 
 
 def remove(

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from modelnet.wording import count_text, size_text
 from modelnet_cli.knowledge import knowledge_fields, knowledge_text
-from modelnet_cli.output import Output, count_text, size_text
+from modelnet_cli.output import Output
 
 
 def verify(
