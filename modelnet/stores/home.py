@@ -3,6 +3,8 @@
 keys/                                  private keys (0600)
 index.sqlite                           the index (WAL)
 models/<publisher>/<name>/<version>/   pulled files, 0444: this is the store
+logs/<publisher>/<epoch>/              replicas of publishers' logs, C2SP tiles; our own too
+logs/<publisher>/negatives, evidence   signed statements that count without a log
 partial/<manifest>/                    pulls that are going on; files at their final size
 """
 
@@ -52,6 +54,15 @@ class Home:
     def models(self) -> Path:
         """The folder that pulled releases are laid out in."""
         return self.root / "models"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of log replicas."""
+        return self.root / "logs"
+
+    def log(self, pid: str, epoch: int = 0) -> Path:
+        """Return the folder of one publisher's log as it is after `epoch` recoveries."""
+        return self.logs / pid / str(epoch)
 
     def release(self, pid: str, name: str, version: str) -> Path:
         """Return the folder of one pulled release; `+` stands for `/`, which no name holds otherwise."""
