@@ -25,11 +25,11 @@ from modelnet.errors import (
 )
 
 if TYPE_CHECKING:
-    from modelnet.identities import Identity, init
-    from modelnet.publisher import Publication, publish
     from modelnet.puller import Pulled, pull
     from modelnet.upkeep import fsck, gc, remove
     from modelnet.verifier import Verified, verify
+    from modelnet_registry.identities import Identity, init
+    from modelnet_registry.publisher import Publication, publish
 
 __version__ = "0.1.0"
 
@@ -55,24 +55,24 @@ __all__ = [
 ]
 
 _HOME = {
-    "Identity": "identities",
-    "init": "identities",
-    "Publication": "publisher",
-    "publish": "publisher",
-    "Pulled": "puller",
-    "pull": "puller",
-    "fsck": "upkeep",
-    "gc": "upkeep",
-    "remove": "upkeep",
-    "Verified": "verifier",
-    "verify": "verifier",
+    "Identity": "modelnet_registry.identities",
+    "init": "modelnet_registry.identities",
+    "Publication": "modelnet_registry.publisher",
+    "publish": "modelnet_registry.publisher",
+    "Pulled": "modelnet.puller",
+    "pull": "modelnet.puller",
+    "fsck": "modelnet.upkeep",
+    "gc": "modelnet.upkeep",
+    "remove": "modelnet.upkeep",
+    "Verified": "modelnet.verifier",
+    "verify": "modelnet.verifier",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'modelnet' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"modelnet.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -50,8 +50,8 @@ def register(function: Callable[..., dict[str, Any] | None]) -> Callable[..., di
 @register
 def publish(home: str, path: str) -> dict[str, Any]:
     """Publish `path` from a new store."""
-    from modelnet.identities import init
-    from modelnet.publisher import publish as run
+    from modelnet_registry.identities import init
+    from modelnet_registry.publisher import publish as run
 
     made = init(alias="bench", home=home)
     with clock():

@@ -4,7 +4,7 @@
     release = signer.release(files=[signer.entry("a.bin", b"...")])
     with signer.stock() as source: pull(release, peers=[source.url])
 
-Nothing here goes through the checks of `modelnet.publisher`: manifests and nodes are written as they are told.
+Nothing here goes through the checks of `modelnet_registry.publisher`: manifests and nodes are written as they are told.
 """
 
 from __future__ import annotations

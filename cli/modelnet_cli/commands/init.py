@@ -19,7 +19,7 @@ def init(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make a publisher: keys, identity, and a recovery sheet that is shown once."""
-    from modelnet.identities import init as make
+    from modelnet_registry.identities import init as make
 
     passphrase = None if no_passphrase else read_passphrase(passphrase_file, confirm=True)
     if passphrase is None and not no_passphrase:

@@ -29,9 +29,9 @@ def publish(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Sign a folder or file as a release and print its locator."""
-    from modelnet.publisher import publish as make
     from modelnet.stores.home import Home
     from modelnet.stores.keyring import is_locked
+    from modelnet_registry.publisher import publish as make
 
     metadata = {key: value for key, value in (("license", license_), ("description", description)) if value}
     passphrase = read_passphrase(passphrase_file, ask=is_locked(Home.find().keys))
