@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelnet.core.names import Locator, Reference, check_alias, check_name, check_version, parse_reference
+from modelnet.core.names import Floor, Locator, Reference, check_alias, check_name, check_version, parse_reference
 from modelnet.errors import UsageError
 
 PID = "abcdefghijklmnopqrstuvwxyz234567abcdefghijklmnopqrst"
@@ -37,8 +37,30 @@ def test_reference_round_trip(name: str, version: str | None) -> None:
 
 def test_later_parameters_are_ignored() -> None:
     """A locator with the parameters of a later version still names its release."""
-    text = f"modelnet:{PID}/m@1?s=12&r=abc_-~&m={DIGEST}&new=%20"
+    text = f"modelnet:{PID}/m@1?z=12&m={DIGEST}&new=%20"
     assert parse_reference(text) == Reference(PID, "m", "1", DIGEST)
+
+
+@given(names.filter(usable), versions, st.integers(1, 2**63 - 1), st.binary(min_size=32, max_size=32))
+def test_a_locator_carries_a_head_of_the_log(name: str, version: str, size: int, root: bytes) -> None:
+    """The floor of a locator comes back, whatever the head is."""
+    floor = Floor(size, root)
+    locator = Locator.of(PID, name, version, DIGEST, floor)
+    assert parse_reference(str(locator)) == Reference(PID, name, version, DIGEST, floor)
+
+
+ROOT = "A" * 43
+
+
+@pytest.mark.parametrize(
+    "floor",
+    ["s=1", f"r={ROOT}", f"s=0&r={ROOT}", f"s=01&r={ROOT}", f"s=-1&r={ROOT}", f"s={2**63}&r={ROOT}", "s=1&r=",
+     f"s=1&r={ROOT[1:]}", f"s=1&r={ROOT}A", f"s=1&r={ROOT}=", f"s=1&r={ROOT[1:]}B", f"s=1&r={ROOT[1:]}~"],
+)  # fmt: skip
+def test_half_a_head_is_refused(floor: str) -> None:
+    """A floor that was cut off in a message is not silently no floor."""
+    with pytest.raises(UsageError, match="head"):
+        parse_reference(f"modelnet:{PID}/m@1?{floor}&m={DIGEST}")
 
 
 def test_a_locator_may_pin_nothing() -> None:
