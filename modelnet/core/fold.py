@@ -15,8 +15,8 @@ Nothing here knows the time: `not_after` of a delegation is an index.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Self
@@ -28,6 +28,7 @@ from modelnet.core.identity import Role
 from modelnet.core.keys import VerifyKey
 from modelnet.core.merkle import Frontier, leaf_hash, root
 from modelnet.core.note import COSIGNATURE, NoteKey
+from modelnet.core.resolution import Listed, Logged, newest, offered
 from modelnet.core.revocations import Revocation, Revocations
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError
 
@@ -47,14 +48,6 @@ class Inert:
     def rule(self) -> str:
         """The broken rule."""
         return self.error.rule or self.error.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Logged:
-    """A release that counts, at its place in the log."""
-
-    index: int
-    event: events.Released
 
 
 def origin_of(pid: str, epoch: int = 0) -> str:
@@ -161,23 +154,37 @@ class PublisherState:
         """Return the release with that manifest."""
         return next((self._manifests[name] for name in digests.names if name in self._manifests), None)
 
+    def names(self) -> list[str]:
+        """Return the names that were ever released, sorted."""
+        return sorted(self._names)
+
+    def listed(self, name: str) -> Iterator[Logged]:
+        """Return the releases of a name, newest in log order first."""
+        return reversed(self._names.get(name, []))
+
+    def listed_as(self, digests: events.Digests) -> Logged | None:
+        """Return the last release with that manifest."""
+        return self.manifest(digests)
+
+    def logged(self, listed: Listed) -> Logged:
+        """Return a listed release with all that it says."""
+        return self.releases[bisect_left(self.releases, listed.index, key=lambda logged: logged.index)]
+
     def newest(self, name: str, channel: str | None = None) -> Logged | None:
         """Return what resolution picks: the last release in log order, or what superseded it, that is offered."""
-        for logged in reversed(self._names.get(name, [])):
-            if channel is not None and channel not in logged.event.release.channels:
-                continue
-            found: Logged | None = logged
-            # `supersede` keeps these steps free of circles.
-            while found is not None and (step := self.supersession(events.Digests.of(found.event.release))) is not None:
-                found = self.manifest(step.new)
-            if found is not None and self.offered(found):
-                return found
-        return None
+        return newest(self, name, channel)
 
     def offered(self, logged: Logged) -> bool:
         """Tell whether resolution may pick a release: neither revoked nor yanked."""
-        digests = events.Digests.of(logged.event.release)
-        return not self.revocations.of(digests) and not any(name in self.yanked for name in digests.names)
+        return offered(self, logged)
+
+    def yank(self, digests: events.Digests) -> events.Yank | None:
+        """Return the event that yanked a manifest."""
+        return next((self.yanked[name] for name in digests.names if name in self.yanked), None)
+
+    def revocations_of(self, digests: events.Digests) -> list[Revocation]:
+        """Return the revocations in force of a manifest or a file; one digest in common is enough."""
+        return self.revocations.of(digests)
 
     def supersession(self, digests: events.Digests) -> events.Supersede | None:
         """Return the event that superseded a manifest."""
