@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["count_text", "printable", "size_text"]
+from datetime import UTC, datetime
+
+__all__ = ["age_text", "count_text", "printable", "size_text", "time_text"]
 
 
 def size_text(count: float) -> str:
@@ -16,6 +18,21 @@ def size_text(count: float) -> str:
 def count_text(count: int, noun: str) -> str:
     """Return a number of things: `1 file`, `2 files`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def age_text(seconds: float | None) -> str:
+    """Return an age as people say it: `3 days`, `1 hour`; None is one that nobody knows."""
+    if seconds is None:
+        return "of unknown age"
+    for noun, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            return count_text(int(seconds // size), noun)
+    return count_text(int(seconds), "second")
+
+
+def time_text(time: float) -> str:
+    """Return a time in unix seconds as `2026-11-20 14:00 UTC`."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def printable(text: str) -> str:
