@@ -5,8 +5,9 @@
 h11 parses heads and keeps the framing honest; bodies go from the door's buffers to the socket by gather writes and are
 never copied here. Requests wait in the socket's own buffer while an answer is sent, so pipelining costs no memory.
 
-What a peer may cost: `MAX_HEAD` bytes, `IDLE_S` seconds between requests, `HEAD_S` seconds for one head, `SEND_S`
-seconds without taking a byte. Request bodies are refused by closing: no door here reads one.
+What a peer may cost: `MAX_HEAD` bytes, `IDLE_S` seconds between requests, `HEAD_S` seconds for one head and as many for
+a body, `SEND_S` seconds without taking a byte. A body is read when a door asks for it, up to the bytes that it names;
+one that no door reads is refused by closing.
 Source: RFC 9110, RFC 9112.
 """
 
@@ -18,7 +19,7 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
@@ -130,11 +131,10 @@ class Connection:
 
     def _answer(self, head: h11.Request, session: Session) -> bool:
         """Answer one request; tell whether the connection can take another."""
-        # A request with a body, which no door wants: the answer is the last one and the body is not read.
-        closing = not self._is_complete() or self._stopping
+        body = _Body(self._http, self._receive, self._write, self._limits.head_s)
         opening: Sequence[Buffer] = ()
         try:
-            response = session.respond(_request(head))
+            response = session.respond(_request(head, body.read))
             if head.method != b"HEAD" and not isinstance(response.body, bytes | memoryview):
                 opening = next(response.body, ())  # what refuses here is answered as a refusal
         except Refusal as refusal:
@@ -144,6 +144,8 @@ class Connection:
             response = refuse(Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"))
         if head.method == b"HEAD":
             response = replace(response, body=b"")
+        # A body that the door left: the answer is the last one, and the body is not read.
+        closing = not body.ended or self._stopping
         if not self._send(response, opening, closing=closing):
             return False
         if closing or self._stopping or self._http.our_state is h11.MUST_CLOSE:
@@ -152,11 +154,9 @@ class Connection:
         self._http.start_next_cycle()
         return True
 
-    def _is_complete(self) -> bool:
-        try:
-            return isinstance(self._http.next_event(), h11.EndOfMessage)
-        except h11.RemoteProtocolError:
-            return False
+    def _write(self, data: bytes) -> None:
+        self._sock.settimeout(self._limits.send_s)
+        self._sock.sendall(data)
 
     def _send(self, response: Response, opening: Sequence[Buffer] = (), *, closing: bool) -> bool:
         """Send `response`, a stream's first buffers being `opening`; tell whether all of it went out."""
@@ -220,6 +220,51 @@ class Connection:
             taken += len(received)
 
 
+class _Body:
+    """The body of one request: nothing of it is taken from the socket before a door asks for it."""
+
+    def __init__(
+        self,
+        http: h11.Connection,
+        receive: Callable[[float], bytes],
+        write: Callable[[bytes], None],
+        patience_s: float,
+    ) -> None:
+        self._http = http
+        self._receive = receive
+        self._write = write
+        self._patience_s = patience_s
+        self._content = bytearray()
+        self.ended = False
+        with contextlib.suppress(h11.RemoteProtocolError):
+            self._take(http.next_event())
+
+    def _take(self, event: object) -> bool:
+        """Keep what an event brings; tell whether there was one."""
+        if isinstance(event, h11.Data):
+            self._content += event.data
+        self.ended = self.ended or isinstance(event, h11.EndOfMessage)
+        return event is not h11.NEED_DATA
+
+    def read(self, limit: int) -> bytes:
+        """Return the whole body; raise `Refusal` when it has more than `limit` bytes or does not come."""
+        deadline = time.monotonic() + self._patience_s
+        try:
+            while not self.ended and len(self._content) <= limit:
+                if self._take(self._http.next_event()):
+                    continue
+                if self._http.they_are_waiting_for_100_continue:
+                    self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                self._http.receive_data(self._receive(deadline))
+        except h11.RemoteProtocolError as error:
+            raise bad_request("the body is broken") from error
+        except TimeoutError as error:
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "the body took too long") from error
+        if len(self._content) > limit:
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {limit} bytes are taken here")
+        return bytes(self._content)
+
+
 def shut(sock: socket.socket, how: int) -> None:
     """Shut one or both directions of `sock`, if the peer has not done so before."""
     try:
@@ -228,7 +273,7 @@ def shut(sock: socket.socket, how: int) -> None:
         log.debug("shutdown: %s", error)
 
 
-def _request(head: h11.Request) -> Request:
+def _request(head: h11.Request, receive: Callable[[int], bytes]) -> Request:
     target = head.target.decode("ascii")
     # RFC 9112 §3.2.2: "a server MUST accept the absolute-form in requests", which is for proxies.
     path, _, query = _ABSOLUTE.sub("", target).partition("?")
@@ -240,7 +285,7 @@ def _request(head: h11.Request) -> Request:
         for name, value in head.headers
         if name not in (b"authorization", b"proxy-authorization", b"cookie")
     )
-    return Request(head.method.decode("ascii"), path, query, headers)
+    return Request(head.method.decode("ascii"), path, query, headers, receive)
 
 
 def _report(error: Exception, head: h11.Request | None) -> None:

@@ -1,6 +1,7 @@
 """All doors of a node behind one port: which path leads where, and the small doors themselves.
 
 /ipfs/{cid}…            the gateway (`modelnet_registry.http.gateway`)
+/log/{pid}/…            publishers' logs (`modelnet_registry.http.logdoor`)
 /log/{pid}/entries      a publisher's log entries, each u16be length ‖ bytes (C2SP tlog-tiles, entry bundles)
 /healthz /readyz        is the process alive, can it read its store
 /                       a page for people; read-only
@@ -21,6 +22,7 @@ from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore
 from modelnet_registry.http.blocks import Chunks, LocalBlocks
 from modelnet_registry.http.gateway import Gateway
+from modelnet_registry.http.logdoor import LogDoor
 from modelnet_registry.http.message import Refusal, Request, Response, text
 from modelnet_registry.http.negotiation import matches
 
@@ -60,6 +62,7 @@ class Doors:
         """Serve `store`, which other processes may write to at the same time."""
         self._store = store
         self._gateway = Gateway(LocalBlocks(store))
+        self._logs = LogDoor(store.home)
         self._started = time.monotonic()
 
     @contextmanager
@@ -82,6 +85,8 @@ class Doors:
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "names are not resolved here; ask for /ipfs/{cid}")
             case ("log", pid, "entries"):
                 return self._log(request, pid)
+            case ("log", _, _, *_):
+                return self._logs.respond(request)
             case ("healthz",):
                 return text(HTTPStatus.OK, "ok\n")
             case ("readyz",):

@@ -7,9 +7,9 @@ a refusal is still answered as such.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -31,14 +31,23 @@ class Refusal(Exception):  # noqa: N818  (it is an answer, not a fault)
         self.headers = headers
 
 
+def _no_body(_limit: int) -> bytes:
+    return b""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A parsed request head; header names are lower case. `path` is still percent-encoded."""
+    """A parsed request head; header names are lower case. `path` is still percent-encoded.
+
+    `receive(limit)` reads the body, of at most `limit` bytes, and refuses a longer one. A door that wants no body does
+    not call it: what is not read costs nothing, and the connection ends with the answer.
+    """
 
     method: str
     path: str
     query: str = ""
     headers: Sequence[tuple[str, str]] = ()
+    receive: Callable[[int], bytes] = field(default=_no_body, compare=False, repr=False)
 
     def header(self, name: str) -> str | None:
         """Return the values of the header `name` as one list (RFC 9110 §5.3), or None."""
