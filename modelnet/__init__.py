@@ -25,6 +25,8 @@ from modelnet.errors import (
 )
 
 if TYPE_CHECKING:
+    from modelnet import loaders
+    from modelnet.loading import VerifiedModel, verified
     from modelnet.puller import Pulled, pull
     from modelnet.upkeep import fsck, gc, remove
     from modelnet.verifier import Verified, verify
@@ -44,13 +46,16 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "Verified",
+    "VerifiedModel",
     "__version__",
     "fsck",
     "gc",
     "init",
+    "loaders",
     "publish",
     "pull",
     "remove",
+    "verified",
     "verify",
 ]
 
@@ -66,10 +71,14 @@ _HOME = {
     "remove": "modelnet.upkeep",
     "Verified": "modelnet.verifier",
     "verify": "modelnet.verifier",
+    "VerifiedModel": "modelnet.loading",
+    "verified": "modelnet.loading",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "loaders":
+        return importlib.import_module("modelnet.loaders")
     if name not in _HOME:
         raise AttributeError(f"module 'modelnet' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from modelnet.formats.layout import ByteSource, Layout, Span, SpanKind
 from modelnet.formats.window import MAX_SPANS, U64, Window, refusal
 
-__all__ = ["GGML_TYPES", "MAX_HEADER", "read_layout"]
+__all__ = ["GGML_TYPES", "MAX_HEADER", "read_layout", "texts"]
 
 # Real headers reach some 30 MB: a vocabulary of 262,144 strings, its scores and types, merges, a chat template.
 MAX_HEADER = 256 * 1024 * 1024
@@ -88,6 +88,25 @@ def read_layout(source: ByteSource) -> Layout:
     return Layout("gguf", tuple(spans))
 
 
+def texts(source: ByteSource, prefix: bytes, *, limit: int) -> dict[str, tuple[int, bytes | None]]:
+    """Return the strings whose key begins with `prefix`: their offset, and their bytes if they are at most `limit`.
+
+    Raises: `MalformedError` as `read_layout` does for what stands before them.
+    """
+    walk = _Walk(source)
+    _, n_keys = walk.counts()
+    found: dict[str, tuple[int, bytes | None]] = {}
+    for _ in range(n_keys):
+        key = walk.key()
+        kind = walk.kind()
+        start = walk.position
+        walk.skip_value(kind)
+        if key.startswith(prefix) and kind == STRING:
+            length = walk.position - start - 8
+            found[key.decode()] = (start + 8, walk.window.read(start + 8, length) if length <= limit else None)
+    return found
+
+
 def _padded(position: int, alignment: int) -> int:
     return position + -position % alignment
 
@@ -125,17 +144,25 @@ class _Walk:
         keys: set[bytes] = set()
         for _ in range(count):
             start = self.position
-            key = self._name(MAX_KEY, "key")
+            key = self.key()
             if key in keys:
                 raise refusal(f"key {key[:80]!r} comes twice", "duplicate-key", start)
             keys.add(key)
-            kind = self._u32()
+            kind = self.kind()
             if key == b"general.alignment":
                 alignment = self.window.u32(self.position)
                 if kind != UINT32 or alignment.bit_count() != 1 or alignment > MAX_ALIGNMENT:
                     raise refusal("the alignment is not a power of two", "alignment", start, got=alignment)
-            self._skip_value(kind)
+            self.skip_value(kind)
         return alignment
+
+    def key(self) -> bytes:
+        """Read the key of a key-value."""
+        return self._name(MAX_KEY, "key")
+
+    def kind(self) -> int:
+        """Read the type of its value."""
+        return self._u32()
 
     def tensor_infos(self, count: int) -> list[Span]:
         """Return the tensors with extents counted from the start of the data, in the file's order."""
@@ -183,7 +210,8 @@ class _Walk:
             raise refusal(f"a {rule} is not UTF-8", rule, start) from error
         return name
 
-    def _skip_value(self, kind: int) -> None:
+    def skip_value(self, kind: int) -> None:
+        """Pass over the value of a key."""
         start = self.position
         if kind == ARRAY:
             kind, count = self._u32(), self._u64()

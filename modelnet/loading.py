@@ -1,0 +1,240 @@
+"""Main path 4: a reference → files that any runtime may open, because they passed the gate.
+
+    with modelnet.verified("acme/tiny-llama") as model:
+        load_file(model / "model.safetensors")
+
+The release passes the gate; every file is hashed against its signed chunk list and its content looked at; only then is
+there a path. The folder that `model` stands for holds links to descriptors of this process (`/proc/<pid>/fd/N`), each
+at the strongest level of the ladder that applies (`modelnet.loaders.levels`): `model.level` is the weakest of them.
+Nobody can change what a sealed file holds, and renaming or replacing the files in the store changes nothing here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modelnet.content import Finding, check_release, refuse
+from modelnet.core.filetree import FileTree
+from modelnet.core.manifest import FileEntry, Manifest
+from modelnet.core.release import Release
+from modelnet.errors import UnavailableError, UsageError
+from modelnet.loaders import sealed
+from modelnet.loaders._trusted import Trusted, parse_target, trust
+from modelnet.loaders.levels import Level
+from modelnet.loaders.reading import new_pool
+from modelnet.loaders.securing import SEAL_LIMIT, Secured, private_copy, secure
+from modelnet.loaders.verdicts import Verdicts
+from modelnet.policies import Policies
+from modelnet.puller import Knowledge
+
+__all__ = ["VerifiedModel", "verified"]
+
+MAX_HELD = 256  # descriptors of one model; 1,024 is what a process may usually have
+
+
+def verified(
+    ref: str,
+    policy: Policies | None = None,
+    pull: bool = True,  # noqa: FBT001, FBT002  (the documented signature)
+    *,
+    only: Sequence[str] = (),
+    level: Level | str | None = None,
+    peers: Sequence[str] = (),
+    home: str | os.PathLike[str] | None = None,
+) -> VerifiedModel:
+    """Return the release `ref` as a folder of verified files, for a `with` block.
+
+    `ref` is a locator or `publisher/name[@version]`, with or without `modelnet:` before it and `#file` after it.
+    `policy` stands for what `policy.toml` in the store says; nothing else lets code through. With `pull` what is
+    missing is fetched, from `peers` or those that are known; without, what is here is used offline and
+    `model.knowledge` says how old what is known about it is. `only` keeps files that match one of its globs. `level`
+    asks for one level of the ladder instead of the strongest that applies.
+
+    Raises `TrustError` (not signed, not let through by the gate, content that would run code), `IntegrityError` naming
+    file, tensor, offset and source at the first difference, `UnavailableError`; and then nothing was handed out.
+    """
+    target = parse_target(ref)
+    globs = [*only, *([target.file] if target.file else [])]
+    trusted = trust(target.reference, home=home, policy=policy, pull=pull, peers=peers, only=globs)
+    return VerifiedModel(trusted, only=globs, level=as_level(level))
+
+
+def as_level(level: Level | str | None) -> Level | None:
+    """Return the level that `level` names; raise `UsageError` for one that a folder cannot have."""
+    if isinstance(level, str):
+        try:
+            level = Level[level.upper()]
+        except KeyError:
+            known = ", ".join(one.label for one in Level if one is not Level.BYTES)
+            raise UsageError(f"no such level: {level!r}", rule="level", hint=f"levels: {known}") from None
+    if level is Level.BYTES:
+        raise UsageError(
+            "files with a path cannot be at level bytes", rule="level", hint="use modelnet.loaders.safetensors"
+        )
+    return level
+
+
+class VerifiedModel(os.PathLike[str]):
+    """The files of a release, verified and held until the `with` block ends; stands for the folder they are in.
+
+    `model / "config.json"` is a path; `levels` says for each file how sure it is, `findings` what the content check
+    had to say, `knowledge` how old what is known about revocations is.
+    """
+
+    def __init__(self, trusted: Trusted, *, only: Sequence[str] = (), level: Level | None = None) -> None:
+        """Verify every file of `trusted` that `only` keeps; use `verified` to make one."""
+        self.release: Release = trusted.release
+        self.manifest: Manifest = trusted.manifest
+        self.knowledge: Knowledge = trusted.knowledge
+        self.source: Path = trusted.base
+        self.files: tuple[FileEntry, ...] = _chosen(trusted, only)
+        self.findings: tuple[Finding, ...] = ()
+        self._secured: dict[str, Secured] = {}
+        self._folder: Path | None = None
+        self._finish = weakref.finalize(self, _clean, os.getpid(), self._secured, None)
+        try:
+            self._open(trusted, level)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, trusted: Trusted, level: Level | None) -> None:
+        verdicts = Verdicts(trusted.store.home.root / "verdicts.sqlite")
+        held = sorted(self.files, key=lambda entry: -entry.size)[:MAX_HELD] if level is not Level.COPY else []
+        if held and not os.path.isdir("/proc/self/fd"):  # noqa: PTH112
+            if level is not None:
+                raise UnavailableError("this system gives descriptors no paths", rule="level", wanted=level.label)
+            held = []
+        trees = {entry.path: trusted.store.tree(entry) for entry in self.files}
+        with new_pool() as pool:
+            room = sealed.room()
+            for entry in held:
+                sealable = min(SEAL_LIMIT, room)
+                one = secure(
+                    trusted.base, trees[entry.path], level=level, verdicts=verdicts, pool=pool,
+                    may_change=trusted.layout == "store", sealable=sealable,
+                )  # fmt: skip
+                self._secured[entry.path] = one
+                room -= entry.size if one.level is Level.SEALED else 0
+        copied = [entry for entry in self.files if entry.path not in self._secured]
+        self._make_folder(trusted, trees)
+        readers = {path: one.reader() for path, one in self._secured.items()}
+        try:
+            for entry in copied:
+                handle = os.open(self.path / entry.path, os.O_RDONLY | os.O_CLOEXEC)
+                one = Secured(trees[entry.path], handle, Level.COPY, str(trusted.base))
+                readers[entry.path] = one.reader()
+                one.close()
+            self.findings = tuple(check_release(readers, self.manifest))
+        finally:
+            for reader in readers.values():
+                reader.close()
+        refuse(self.findings, allowed=trusted.terms.allow_code, manifest=self.manifest)
+
+    def _make_folder(self, trusted: Trusted, trees: Mapping[str, FileTree]) -> None:
+        """Lay out the folder: links to the held files, and copies of those that cannot be held."""
+        folder = Path(tempfile.mkdtemp(prefix="modelnet-", dir=_memory_folder()))
+        self._folder = folder
+        self._finish.detach()
+        self._finish = weakref.finalize(self, _clean, os.getpid(), self._secured, folder)
+        for entry in self.files:
+            target = folder / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if entry.path in self._secured:
+                target.symlink_to(self._secured[entry.path].shared_path)
+            else:
+                private_copy(trusted.base, trees[entry.path], target)
+        for base, _, _ in os.walk(folder):
+            os.chmod(base, 0o500)  # noqa: PTH101
+
+    @property
+    def path(self) -> Path:
+        """The folder; gone when the `with` block ends."""
+        if self._folder is None:
+            raise ValueError("the verified model is closed")
+        return self._folder
+
+    @property
+    def levels(self) -> Mapping[str, Level]:
+        """For each file its level of the ladder."""
+        return {
+            entry.path: self._secured[entry.path].level if entry.path in self._secured else Level.COPY
+            for entry in self.files
+        }
+
+    @property
+    def level(self) -> Level:
+        """The weakest level among the files."""
+        return max(self.levels.values())
+
+    def file(self, path: str) -> Secured:
+        """Return one held file: its descriptor, its level and a path `/proc/self/fd/N` without any folder."""
+        if (found := self._secured.get(path)) is None:
+            raise UsageError("the model holds no such file", rule="only", path=path)
+        return found
+
+    def __truediv__(self, path: str) -> Path:
+        if path not in {entry.path for entry in self.files}:
+            raise UsageError(
+                "the release has no such file", rule="only", path=path,
+                hint="its files: " + ", ".join(entry.path for entry in self.files[:8]),
+            )  # fmt: skip
+        return self.path / path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self.path / entry.path for entry in self.files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files and remove the folder; what has them open keeps them."""
+        self._finish()
+        self._folder = None
+
+    def __repr__(self) -> str:
+        return f"<verified {self.manifest.name}@{self.manifest.version}: {len(self.files)} files, {self.level.label}>"
+
+
+def _chosen(trusted: Trusted, only: Sequence[str]) -> tuple[FileEntry, ...]:
+    files = trusted.manifest.files
+    chosen = [entry for entry in files if not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only)]
+    if not chosen:
+        trusted.entry(", ".join(only))  # says which files there are
+    return tuple(chosen)
+
+
+def _memory_folder() -> str | None:
+    """Return a folder that no disk stands behind, where the system has one."""
+    for folder in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):  # noqa: S108  (0700 inside it, by mkdtemp)
+        if folder and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return None
+
+
+def _clean(owner: int, secured: dict[str, Secured], folder: Path | None) -> None:
+    while secured:
+        secured.popitem()[1].close()
+    if folder is None or os.getpid() != owner:  # a forked child has copies of the descriptors, not of the folder
+        return
+    for base, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            os.chmod(base, 0o700)  # noqa: PTH101
+    shutil.rmtree(folder, ignore_errors=True)
