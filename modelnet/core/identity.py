@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -107,23 +107,30 @@ def _next_digests(fields: Mapping[str, Any]) -> list[str]:
     return digests
 
 
-def make_genesis(keys: Mapping[str, SigningKey]) -> Genesis:
-    """Return the genesis signed by `keys["root"]`, for roles root, release, log, beat and next."""
+def make_genesis(
+    keys: Mapping[str, SigningKey | Sequence[SigningKey]], thresholds: Mapping[str, int] | None = None
+) -> Genesis:
+    """Return the genesis signed by `keys["root"]`, for roles root, release, log, beat and next.
 
-    def public(role: str) -> str:
-        return keys[role].verify_key.public.hex()
+    `thresholds` says how many keys of root, next and release must sign, where that is not one.
+    """
+    held = {role: [given] if isinstance(given, SigningKey) else list(given) for role, given in keys.items()}
+    threshold = {"root": 1, "next": 1, "release": 1} | dict(thresholds or {})
+
+    def public(role: str) -> list[str]:
+        return [key.verify_key.public.hex() for key in held[role]]
 
     body = strictjson.dump({
         "type": "genesis",
         "v": 1,
         "root_version": 1,
-        "root": {"keys": [public("root")], "threshold": 1},
-        "next": {"digests": [keys["next"].verify_key.keyid], "threshold": 1},
-        "release": {"keys": [public("release")], "threshold": 1},
-        "log": {"keys": [public("log")]},
-        "beat": {"keys": [public("beat")]},
+        "root": {"keys": public("root"), "threshold": threshold["root"]},
+        "next": {"digests": [key.verify_key.keyid for key in held["next"]], "threshold": threshold["next"]},
+        "release": {"keys": public("release"), "threshold": threshold["release"]},
+        "log": {"keys": public("log")},
+        "beat": {"keys": public("beat")},
         "max_age": MAX_AGE_S,
     })  # fmt: skip
-    envelope = Envelope.sign(CONTROL_TYPE, body, [keys["root"]])
+    envelope = Envelope.sign(CONTROL_TYPE, body, held["root"][: threshold["root"]])
     pid = base64.b32encode(leaf_hash(envelope.encoded)).decode().rstrip("=").lower()
     return Genesis.verify(envelope.encoded, pid)

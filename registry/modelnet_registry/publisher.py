@@ -1,9 +1,11 @@
 """Main path 1: a folder or a file → chunks → manifest → signed release → the index. Nothing is copied.
 
-    scan → hash every file → build the tree → manifest → sign → one transaction
+    scan → hash every file → build the tree → manifest → sign → one transaction of the index → the log
 
-The transaction is the commit point: before it nothing was recorded, after it the release can be served. The files stay
-where they are; they are the store.
+The release exists once the log's head that contains it is committed. The transaction comes before, so that no release
+is in the log whose chunks cannot be served; a crash between the two leaves rows that nobody is offered, and publishing
+the same files again finishes it: the statement is the same to the byte. The files stay where they are; they are the
+store.
 """
 
 from __future__ import annotations
@@ -19,27 +21,31 @@ from pathlib import Path
 from typing import Any
 
 from modelnet.checking import CORES
+from modelnet.core import strictjson
 from modelnet.core.chunking import GRID_1, PLANS
 from modelnet.core.cid import DAG_CBOR, Cid
-from modelnet.core.identity import Genesis
+from modelnet.core.dsse import MAX_ENVELOPE, Envelope
+from modelnet.core.fold import Logged, PublisherState
 from modelnet.core.keys import SigningKey
 from modelnet.core.manifest import MAX_FILES, Manifest
 from modelnet.core.names import check_name, check_version
+from modelnet.core.note import Checkpoint
 from modelnet.core.paths import MAX_PATH, SKIPPED, check_paths
-from modelnet.core.release import Release, check_channels, sign_release
+from modelnet.core.release import PAYLOAD_TYPE, Release, check_channels, release_statement
 from modelnet.core.tree import build_tree
 from modelnet.errors import MalformedError, UnavailableError, UsageError
 from modelnet.formats import onnx
 from modelnet.formats.layout import Span
-from modelnet.gate import admit, find_release, resolve_publisher
+from modelnet.gate import find_release
 from modelnet.hashing import SMALL, FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow
-from modelnet.stores.keyring import load_genesis, load_keys, own_publishers
+from modelnet.stores.keyring import Keyring
 from modelnet.stores.local import LocalStore, open_store
+from modelnet_registry.log.own import open_log, own_keyring, own_pid
 
-__all__ = ["RELATIONS", "ChunkCount", "Publication", "publish"]
+__all__ = ["RELATIONS", "ChunkCount", "Publication", "publish", "signers_of"]
 
 RELATIONS = ("finetune", "adapter", "merge", "quantized")
 LATEST = "latest"  # the channel that always means the newest release
@@ -58,12 +64,14 @@ class ChunkCount:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What `publish` made."""
+    """What `publish` made; `index` is the release's place in the log, `head` what the log is since."""
 
     release: Release
     manifest: Manifest
     chunks: ChunkCount
     path: Path
+    index: int
+    head: Checkpoint
     skipped: tuple[str, ...] = ()
 
     @property
@@ -94,6 +102,7 @@ def publish(
     metadata: Mapping[str, Any] | None = None,
     publisher: str | None = None,
     passphrase: str | None = None,
+    key_files: Sequence[str | os.PathLike[str]] = (),
     home: str | os.PathLike[str] | Home | None = None,
     progress: Progress = SILENT,
 ) -> Publication:
@@ -101,10 +110,12 @@ def publish(
 
     The files are referenced where they are and must stay there to be served. `derived_from` is a reference to a release
     in this store and `relation` one of finetune, adapter, merge, quantized. `metadata` holds small free text such as
-    license or description. `publisher` chooses among several identities; `passphrase` unlocks its keys.
+    license or description. `publisher` chooses among several identities; `passphrase` unlocks its keys, and those in
+    `key_files`, kept elsewhere.
 
     Raises `UsageError` for a name, version, path or file that cannot be published, `IntegrityError` when a file changes
-    meanwhile, `UnavailableError` when one cannot be read or the store cannot be written. Then nothing was recorded.
+    meanwhile, `TrustError` when the log must not be written (rule `fork`, `quarantined` or `closed`),
+    `UnavailableError` when something cannot be read or written. Publishing the same again finishes what was begun.
     """
     for text, what in ((name, "name"), (version, "version")):
         if not isinstance(text, str):
@@ -115,9 +126,12 @@ def publish(
     if plan not in PLANS:
         raise UsageError(f"no such chunk plan: {plan!r}", rule="plan", hint=f"plans: {', '.join(PLANS)}")
     store = open_store(home)
-    genesis, key = _signer(store, publisher, passphrase)
+    keyring = own_keyring(store, own_pid(store, publisher), passphrase, key_files)
+    with open_log(store, keyring) as log:
+        state = log.state
+    signers_of(name, state, keyring)
     lineage = _lineage(store, derived_from, relation)
-    _check_apart(store, genesis.pid, name, version, channels)
+    _check_apart(state, name, version, channels)
     found = _scan(Path(path))
     hashed = _hash_all(found, plan, progress)
     blocks = [node for file in hashed for node in file.nodes]
@@ -127,37 +141,45 @@ def publish(
     extra: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
     if lineage is not None:
         extra["derived_from"] = [lineage]
-    if parents := _parents(store, genesis.pid, name, version):
+    if parents := _parents(state, name, version):
         extra["parents"] = parents
     # Parsing what was built refuses, before anything is signed, what a puller would refuse.
     block = Manifest(name, version, tree.cid, tuple(file.entry for file in hashed), extra).encode()
     manifest = Manifest.parse(block)
-    release = _existing(store, genesis, manifest, channels) or sign_release(manifest, genesis, key, channels=channels)
+    logged = _existing(state, manifest, channels)
+    release = logged.event.release if logged is not None else _sign(manifest, state, keyring, channels)
     blocks.append((Cid.of(DAG_CBOR, block), block))
     count = _count(store, hashed)
     for file in hashed:
         file.check_unchanged()
     _record(store, found, hashed, blocks, release)
-    return Publication(release, manifest, count, found.base, tuple(found.skipped))
+    with open_log(store, keyring) as log:
+        # Meanwhile another program may have published it, or taken the version.
+        logged = _existing(log.state, manifest, channels)
+        if logged is None:
+            log.append([release.envelope.encoded])
+            logged = _existing(log.state, manifest, channels)
+        head = log.checkpoint
+    index = logged.index if logged is not None else head.size - 1
+    return Publication(release, manifest, count, found.base, index, head, tuple(found.skipped))
 
 
-def _signer(store: LocalStore, publisher: str | None, passphrase: str | None) -> tuple[Genesis, SigningKey]:
-    own = own_publishers(store.home.keys)
-    if publisher is not None:
-        pid = resolve_publisher(store, publisher)
-        if pid not in own:
-            raise UsageError("the keys of this publisher are not here", rule="keys", got=publisher)
-    elif len(own) != 1:
-        raise UsageError(
-            "no publisher lives in this store yet" if not own else "several publishers live in this store",
-            rule="publisher", path=str(store.home.root),
-            hint="run `modelnet init` first" if not own else "say which with --publisher",
-        )  # fmt: skip
-    else:
-        pid = own[0]
-    genesis = load_genesis(store.home.keys, pid)
-    store.index.add_publisher(pid, genesis.envelope.encoded)  # an index that was set aside does not know it any more
-    return genesis, load_keys(store.home.keys, pid, passphrase)["release"]
+def _sign(manifest: Manifest, state: PublisherState, keyring: Keyring, channels: Sequence[str]) -> Release:
+    """Return the release of `manifest`, signed by as many release keys as must, or by the delegate of its name."""
+    body = release_statement(manifest, state.pid, channels)
+    envelope = Envelope.sign(PAYLOAD_TYPE, body, signers_of(manifest.name, state, keyring))
+    return Release.read(envelope, strictjson.parse(body, what="release statement", limit=MAX_ENVELOPE))
+
+
+def signers_of(name: str, state: PublisherState, keyring: Keyring) -> list[SigningKey]:
+    """Return the keys here that may release `name`: the publisher's, else those of the delegate of its prefix."""
+    try:
+        return keyring.quorum("release", state.release)
+    except UsageError:
+        delegate = state.delegate_of(name)
+        if delegate is None or not keyring.signers("delegate", delegate.role.keys):
+            raise
+        return keyring.quorum("delegate", delegate.role)
 
 
 def _lineage(store: LocalStore, derived_from: str | None, relation: str | None) -> dict[str, Any] | None:
@@ -169,42 +191,47 @@ def _lineage(store: LocalStore, derived_from: str | None, relation: str | None) 
             hint=f"--derived-from publisher/name@version --relation {'|'.join(RELATIONS)}",
         )  # fmt: skip
     base = find_release(store, derived_from)
-    return {"pid": base.pid, "manifest": str(base.manifest), "relation": relation}
+    digests = {"sha256": base.manifest_sha256, "blake3": base.manifest.digest.hex()}
+    return {"pid": base.pid, "manifest": str(base.manifest), **digests, "relation": relation}
 
 
-def _parents(store: LocalStore, pid: str, name: str, version: str) -> list[str]:
+def _parents(state: PublisherState, name: str, version: str) -> list[str]:
     """Return the manifest of the version before this one, in the order they were published."""
-    rows = store.index.releases(pid, name)
-    earlier = next((i for i, row in enumerate(rows) if row.version == version), len(rows))
-    return [str(rows[earlier - 1].manifest)] if earlier else []
+    # Each version once, where it came first: a version keeps its manifest.
+    manifests = {logged.event.release.version: str(logged.event.release.manifest) for logged in _releases(state, name)}
+    before = list(manifests).index(version) if version in manifests else len(manifests)
+    return list(manifests.values())[before - 1 : before] if before else []
 
 
-def _existing(store: LocalStore, genesis: Genesis, manifest: Manifest, channels: Sequence[str]) -> Release | None:
-    """Return the release if this very one was published before; a version never changes what it says."""
-    for row in store.index.releases(genesis.pid, manifest.name):
-        if row.version != manifest.version:
-            continue
-        if row.manifest != manifest.cid:
-            raise UsageError(
-                f"{manifest.name}@{manifest.version} is already published with other files or metadata",
-                rule="version-exists", wanted=row.manifest, got=manifest.cid, hint="choose a new version",
-            )  # fmt: skip
-        release = find_release(store, f"{genesis.pid}/{manifest.name}@{manifest.version}")
-        if new := sorted(set(channels) - set(release.channels)):
-            raise UsageError(
-                f"{manifest.name}@{manifest.version} is already published, on other channels",
-                rule="version-exists", wanted=", ".join(release.channels) or "no channel", got=", ".join(new),
-                hint="a channel moves with a new version",
-            )  # fmt: skip
-        return release
-    return None
+def _releases(state: PublisherState, name: str) -> list[Logged]:
+    return [logged for logged in state.releases if logged.event.release.name == name]
 
 
-def _check_apart(store: LocalStore, pid: str, name: str, version: str, channels: Sequence[str]) -> None:
-    """Raise when a version and a channel of one model would have the same name: `@NAME` must mean one of them."""
-    rows = store.index.releases(pid, name)
-    versions = {version, *(row.version for row in rows)}
-    moving = {LATEST, *channels, *(channel for row in rows for channel in admit(store, row).channels)}
+def _existing(state: PublisherState, manifest: Manifest, channels: Sequence[str]) -> Logged | None:
+    """Return the release if this very one stands in the log already; a version never changes what it says."""
+    logged = state.find(manifest.name, manifest.version)
+    if logged is None:
+        return None
+    release = logged.event.release
+    if release.manifest != manifest.cid:
+        raise UsageError(
+            f"{manifest.name}@{manifest.version} is already published with other files or metadata",
+            rule="version-exists", wanted=release.manifest, got=manifest.cid, hint="choose a new version",
+        )  # fmt: skip
+    if new := sorted(set(channels) - set(release.channels)):
+        raise UsageError(
+            f"{manifest.name}@{manifest.version} is already published, on other channels",
+            rule="version-exists", wanted=", ".join(release.channels) or "no channel", got=", ".join(new),
+            hint="a channel moves with a new version",
+        )  # fmt: skip
+    return logged
+
+
+def _check_apart(state: PublisherState, name: str, version: str, channels: Sequence[str]) -> None:
+    """Refuse a version that is also a channel of the name: `name@stable` would mean two things."""
+    releases = [logged.event.release for logged in _releases(state, name)]
+    versions = {version, *(release.version for release in releases)}
+    moving = {LATEST, *channels, *(channel for release in releases for channel in release.channels)}
     if both := sorted(versions & moving):
         raise UsageError(
             f"{both[0]!r} would be both a version and a channel of {name}",
