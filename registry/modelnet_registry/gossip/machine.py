@@ -1,0 +1,463 @@
+"""What a node does with what it hears: events in, effects out. Time and randomness come in; nothing here does I/O.
+
+    tick                  → exchange heads with a few peers (anti-entropy): whoever is behind is told or asks
+    received(batch)       → compare, answer, and ask the judge about every item that is new
+    judged(item, verdict) → what proved true is kept and pushed on at once; a lie counts against who told it
+    learned(…)            → what this node found out by itself is pushed on likewise
+
+Nothing is believed here, and nothing is relayed that the judge did not find true, except rumours: items about
+publishers whose log is not here go into a small cache, are told when asked for, and count neither for nor against
+anybody. Every table has a limit. When one is full, something is dropped, never delayed: heads are compared again with
+somebody at every tick, so what was dropped is found again.
+
+Negatives and evidence go before everything else, in every queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Serve, Verdict
+from modelnet_registry.gossip.messages import (
+    MAX_HEADS,
+    MAX_MARKS,
+    MAX_RUMOUR,
+    MAX_WANTS,
+    Entries,
+    Evidence,
+    Head,
+    HeadLine,
+    Heads,
+    Item,
+    Marks,
+    Message,
+    Negative,
+    Note,
+    Peers,
+    Proof,
+    Rumour,
+    Stored,
+    Want,
+)
+from modelnet_registry.gossip.sources import Source, Sources
+from modelnet_registry.gossip.view import BAN_S, STRIKES, View
+
+__all__ = ["Blame", "Check", "Config", "Effect", "Machine", "Send", "Serve", "Verdict"]
+
+MAX_CHECKS = 256  # items at the judge at one time …
+MAX_CHECKS_LOW = 192  # … of which notes may take this much: there is always room for a negative
+MAX_CHECKS_PEER = 32
+MAX_CHECKS_BYTES = 4 * 1024 * 1024
+MAX_SEEN = 4096  # hashes of items that were judged, so that a repetition costs a hash
+MAX_PUBLISHERS = 20_000
+PUSH_MOST = 64  # items pushed on in one interval; more waits for anti-entropy
+RUMOURS_FROM_ONE = 8  # rumours asked for in one exchange
+
+
+class Machine:
+    """The gossip of one node. Not thread-safe: its driver serialises."""
+
+    __slots__ = (
+        "_asked", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed", "_random",
+        "_rumours", "_seen", "_sources", "_sums", "_ticks", "heads", "refused", "view",
+    )  # fmt: skip
+
+    def __init__(self, own: str, config: Config, random: Random, static: Iterable[str] = ()) -> None:
+        """Make the machine of the node at the URL `own`; `random` must be unpredictable to peers."""
+        self.view = View(own, random, config.interval, static)
+        self.heads: dict[str, Head] = {}
+        self.refused = 0  # items, for people to see
+        self._config = config
+        self._random = random
+        self._lines: tuple[HeadLine, ...] | None = None
+        self._marks: dict[str, dict[bytes, None]] = {}
+        self._sums: dict[str, int] = {}
+        self._hot: OrderedDict[str, None] = OrderedDict()  # publishers with news, the newest last
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._checking: dict[bytes, tuple[str, Source, Item | Entries | Proof, bool]] = {}
+        self._checking_bytes = 0
+        self._rumours: OrderedDict[tuple[str, bytes], Item] = OrderedDict()
+        self._sources = Sources(config)
+        self._asked: dict[tuple[str, ...], float] = {}  # (peer, what …) → until when not to ask again
+        self._pushed = 0
+        self._ticks = 0
+
+    # What the driver tells.
+
+    def follow(self, pid: str) -> None:
+        """Care about a publisher, also before anything of its log is here."""
+        if pid not in self.heads and len(self.heads) < MAX_PUBLISHERS:
+            self.heads[pid] = Head(pid, 0, 0, b"")
+            self._lines = None
+
+    def learned(self, head: Head, marks: Iterable[bytes] = (), *, now: float, tell: bool = True) -> list[Effect]:
+        """Note what this node knows by itself: a head, and marks of the negatives and evidence it holds."""
+        stored: list[Stored] = []
+        if self._adopt(head):
+            stored.append(Stored(head.pid))
+        stored += [Stored(head.pid, mark) for mark in marks if self._hold(head.pid, mark)]
+        return self._push(stored, now, own=True) if tell else []
+
+    def tick(self, now: float) -> list[Effect]:
+        """Compare heads with a few peers; to be called once in an interval."""
+        self._ticks += 1
+        self._pushed = 0
+        if self._asked:
+            self._asked = {key: until for key, until in self._asked.items() if until > now}
+        messages: list[Message | Stored] = [Heads((), ask=True) if self._config.quiet else self._told(ask=True)]
+        if self._config.peers_every and self._ticks % self._config.peers_every == 1:
+            messages.append(Peers(self.view.share(8)))
+        return [Send(peer, tuple(messages)) for peer in self.view.pick(self._config.contacts, now)]
+
+    def failed(self, peer: str, now: float, reason: str = "") -> list[Effect]:
+        """Note that a peer could not be reached."""
+        self.view.failed(peer, now, reason)
+        return []
+
+    def malformed(self, peer: str, now: float, reason: str) -> list[Effect]:
+        """Note that what `peer` sent means nothing."""
+        return [self._blame(peer, now, reason)]
+
+    def met(self, url: str, source: str) -> bool:
+        """Note an address; `source` is who told it (`mdns`, a peer, the peer itself)."""
+        return self.view.hear(url, source)
+
+    def received(
+        self, peer: str, messages: Sequence[Message], now: float, *, size: int = 0, asked: bool = False
+    ) -> list[Effect]:
+        """Take a batch of `size` bytes; `asked` says that we called `peer`, so it is who it says it is."""
+        source = self._sources.of(peer, now)
+        if asked:
+            self.view.answered(peer)
+        else:
+            self.view.called(peer)
+        if source.muted > now:
+            return []
+        if not source.bytes.take(size, now):
+            return [Blame(peer, "too many bytes")]
+        effects: list[Effect] = []
+        answer: list[Message | Stored] = []
+        for message in sorted(messages, key=_priority) if len(messages) > 1 else messages:
+            self.RECEIVED[type(message)](self, peer, message, now, answer, effects)
+            if not asked and isinstance(message, Peers):
+                answer.append(Peers(self.view.share(8)))
+        if answer:
+            effects.append(Send(peer, tuple(sorted(answer, key=_priority))))
+        return effects
+
+    def judged(
+        self, key: bytes, verdict: Verdict, now: float, *, head: Head | None = None, mark: bytes | None = None,
+        reason: str = "", found: Iterable[bytes] = (), need: Want | None = None,
+    ) -> list[Effect]:  # fmt: skip
+        """Take the judge's answer: with the head that is known now, or the mark of the negative or evidence.
+
+        `found` are marks of evidence that the judge made out of what it was shown; `need` is what it lacks for a
+        judgement and could not fetch by itself.
+        """
+        entry = self._checking.pop(key, None)
+        if entry is None:
+            return [Blame("", "the judge answered what it was not asked", remote=False)]
+        peer, source, item, rumour = entry
+        self._checking_bytes -= _weight(item)
+        source.pending -= 1
+        effects: list[Effect] = []
+        stored: list[Stored] = []
+        match verdict:
+            case Verdict.NEW | Verdict.KNOWN:
+                self._remember(key)
+                if head is not None and self._adopt(head):
+                    stored.append(Stored(head.pid))
+                if mark is not None and self._hold(item.pid, mark):
+                    stored.append(Stored(item.pid, mark))
+            case Verdict.UNKNOWN:
+                if isinstance(item, Note | Negative | Evidence):
+                    self._keep_rumour(item)
+            case Verdict.FALSE:
+                self._remember(key)
+                self.refused += 1
+                if not rumour:
+                    effects.append(self._blame(peer, now, reason or "what it told is not true"))
+            case Verdict.LATER if need is not None:
+                effects.append(Send(peer, (need,)))
+                for origin, *_ in (*need.entries, *need.proofs):
+                    self._ask((peer, "parts", origin), now + 2 * self._config.interval)
+            case Verdict.LATER:
+                pass
+        stored += [Stored(item.pid, other) for other in found if self._hold(item.pid, other)]
+        return effects + self._push(stored, now, but=peer)
+
+    # What peers say, one method for each kind of message; see RECEIVED.
+
+    def _heads(
+        self, peer: str, message: Heads, now: float, answer: list[Message | Stored], _effects: list[Effect]
+    ) -> None:
+        if message.lines == self._lines:  # the usual case: nothing happened since
+            return
+        notes: list[str] = []
+        rumours = 0
+        for head, marks in message.lines:
+            mine = self.heads.get(head.pid)
+            if mine is None:
+                if rumours < min(RUMOURS_FROM_ONE, self._config.rumours) and self._may_ask(peer, head, now):
+                    known = self._rumours.get((head.pid, b""))
+                    if known is None or (isinstance(known, Note) and known.head.place < head.place):
+                        rumours += 1
+                        notes.append(head.pid)
+                continue
+            forked = head.place == mine.place and head.root != mine.root
+            newer = head.place > mine.place or forked or (head.place == mine.place and head.time > mine.time)
+            if newer and self._may_ask(peer, head, now, known=head[:4] == mine[:4]):
+                notes.append(head.pid)
+            if head.place < mine.place or forked or (head.place == mine.place and head.time < mine.time):
+                self._tell(Stored(head.pid), answer)
+            if marks != self._sums.get(head.pid, 0):
+                self._tell_marks(head.pid, answer, ask=True)
+        if notes:
+            answer.append(Want(tuple(notes[:MAX_WANTS])))
+        if message.ask and not self._config.quiet:
+            rest = self._told(ask=False, but={line.head.pid for line in message.lines})
+            if rest.lines:
+                answer.append(rest)
+
+    def _may_ask(self, peer: str, head: Head, now: float, *, known: bool = False) -> bool:
+        """Ask a peer for the same head at most twice in an interval: its log may have to be fetched meanwhile.
+
+        A head that is `known` but for its time is asked for seldom: nodes that trust other witnesses never agree on it.
+        """
+        if known:
+            return self._ask((peer, head.origin, str(head.time)), now + 20 * self._config.interval, now)
+        return self._ask((peer, head.origin), now + self._config.interval / 2, now)
+
+    def _ask(self, key: tuple[str, ...], until: float, now: float = 0.0) -> bool:
+        if self._asked.get(key, 0.0) > now or len(self._asked) >= MAX_SEEN:
+            return False
+        self._asked[key] = until
+        return True
+
+    def _tell(self, stored: Stored, answer: list[Message | Stored]) -> None:
+        if not self._config.quiet:
+            answer.append(stored)
+
+    def _tell_marks(self, pid: str, answer: list[Message | Stored], *, ask: bool) -> None:
+        marks = () if self._config.quiet else tuple(self._marks.get(pid, ()))
+        answer.append(Marks(pid, marks, ask))
+
+    def _compare_marks(
+        self, _peer: str, message: Marks, _now: float, answer: list[Message | Stored], _effects: list[Effect]
+    ) -> None:
+        mine = self._marks.get(message.pid, {})
+        theirs = dict.fromkeys(message.marks)
+        missing = [(message.pid, mark) for mark in theirs if mark not in mine]
+        if message.pid in self.heads and missing:
+            answer.append(Want(marks=tuple(missing)))
+        if message.ask:
+            for mark in mine:
+                if mark not in theirs:
+                    self._tell(Stored(message.pid, mark), answer)
+
+    def _want(
+        self, peer: str, message: Want, now: float, answer: list[Message | Stored], effects: list[Effect]
+    ) -> None:
+        for pid in dict.fromkeys(message.notes):
+            if pid in self.heads:
+                if self.heads[pid].size:
+                    self._tell(Stored(pid), answer)
+            elif (rumour := self._rumours.get((pid, b""))) is not None:
+                answer.append(Rumour(rumour))
+        for pid, mark in dict.fromkeys(message.marks):
+            if mark in self._marks.get(pid, ()):
+                self._tell(Stored(pid, mark), answer)
+        if not self._config.quiet:
+            source = self._sources.of(peer, now)
+            runs = [Serve(peer, *run) for run in message.entries]
+            runs += [Serve(peer, *run, proof=True) for run in message.proofs]
+            # Reading a log costs about as much as a few signatures.
+            effects += [run for run in runs if run.origin[15:67] in self.heads and source.checks.take(4, now)]
+
+    def _peers(
+        self, peer: str, message: Peers, _now: float, _answer: list[Message | Stored], _effects: list[Effect]
+    ) -> None:
+        for url in message.urls:
+            self.view.hear(url, peer)
+
+    def _item(
+        self, peer: str, message: Item | Entries | Proof, now: float, _answer: list[Message | Stored],
+        effects: list[Effect], *, rumour: bool = False,
+    ) -> None:  # fmt: skip
+        if isinstance(message, Entries | Proof):
+            # Only what was asked for: anything else could be made up without end.
+            if self._asked.pop((peer, "parts", message.origin), 0.0) <= now:
+                return
+        elif message.pid not in self.heads:
+            if self._sources.of(peer, now).rumours.take(len(message.content), now):
+                self._keep_rumour(message)
+            return
+        elif isinstance(message, Note) and message.head.epoch < self.heads[message.pid].epoch:
+            return  # of a branch that a recovery dropped
+        key, weight = _key(message), _weight(message)
+        if key in self._seen or key in self._checking:
+            return
+        source = self._sources.of(peer, now)
+        most = MAX_CHECKS if isinstance(message, Negative | Evidence) else MAX_CHECKS_LOW
+        full = len(self._checking) >= most or self._checking_bytes + weight > MAX_CHECKS_BYTES
+        if full or source.pending >= MAX_CHECKS_PEER or not source.checks.take(1, now):
+            return
+        source.pending += 1
+        self._checking_bytes += weight
+        self._checking[key] = (peer, source, message, rumour)
+        effects.append(Check(key, message, peer))
+
+    def _rumour(
+        self, peer: str, message: Rumour, now: float, answer: list[Message | Stored], effects: list[Effect]
+    ) -> None:
+        if self._sources.of(peer, now).rumours.take(len(message.item.content), now):
+            self._item(peer, message.item, now, answer, effects, rumour=True)
+
+    # Which method takes which message: the whole of what a peer can make a machine do.
+    RECEIVED: ClassVar[Mapping[type[Any], Callable[..., None]]] = MappingProxyType({
+        Heads: _heads, Marks: _compare_marks, Want: _want, Peers: _peers, Rumour: _rumour,
+        Note: _item, Negative: _item, Evidence: _item, Entries: _item, Proof: _item,
+    })  # fmt: skip
+
+    # What is kept.
+
+    def _adopt(self, head: Head) -> bool:
+        """Take over a head that is true; tell whether it is news."""
+        mine = self.heads.get(head.pid)
+        if mine is not None and (head.place < mine.place or head == mine):
+            return False
+        if mine is None and len(self.heads) >= MAX_PUBLISHERS:
+            return False
+        if mine is not None and mine.place == head.place:
+            head = head._replace(time=max(head.time, mine.time))
+            if head == mine:
+                return False
+        self.heads[head.pid] = head
+        self._heat(head.pid)
+        return True
+
+    def _hold(self, pid: str, mark: bytes) -> bool:
+        if pid not in self.heads:
+            return False
+        marks = self._marks.setdefault(pid, {})
+        if mark in marks or len(marks) >= MAX_MARKS:
+            return False
+        marks[mark] = None
+        self._sums[pid] = self._sums.get(pid, 0) ^ int.from_bytes(mark[:8], "big")
+        self._heat(pid)
+        return True
+
+    def _heat(self, pid: str) -> None:
+        self._lines = None
+        self._hot[pid] = None
+        self._hot.move_to_end(pid)
+        if len(self._hot) > MAX_HEADS:
+            self._hot.popitem(last=False)
+
+    def _keep_rumour(self, item: Item) -> None:
+        """Keep one note of each unknown publisher, and what else is said about it, the newest 1,000 in all."""
+        if len(item.content) > MAX_RUMOUR or not self._config.rumours:
+            return
+        key = (item.pid, b"" if isinstance(item, Note) else _key(item))
+        self._rumours[key] = item
+        self._rumours.move_to_end(key)
+        if len(self._rumours) > self._config.rumours:
+            self._rumours.popitem(last=False)
+
+    def _remember(self, key: bytes) -> None:
+        self._seen[key] = None
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+
+    # What is told.
+
+    def _told(self, *, ask: bool, but: Iterable[str] = ()) -> Heads:
+        """Return the heads to tell: all of them, or what changed last and a random sample of the rest."""
+        if self._lines is None:
+            self._lines = self._sample()
+            if len(self.heads) + len(self._rumours) > self._config.heads:
+                lines, self._lines = self._lines, None  # another sample each time
+                return Heads(tuple(line for line in lines if line.head.pid not in but), ask)
+        if not but:
+            return Heads(self._lines, ask)
+        return Heads(tuple(line for line in self._lines if line.head.pid not in but), ask)
+
+    def _sample(self) -> tuple[HeadLine, ...]:
+        most = min(self._config.heads, MAX_HEADS)
+        hot = list(reversed(self._hot))[: most // 2]
+        rumoured = {pid: item.head for (pid, _), item in self._rumours.items() if isinstance(item, Note)}
+        rest = [pid for pid in (*self.heads, *rumoured) if pid not in self._hot]
+        if len(hot) + len(rest) > most:
+            rest = self._random.sample(rest, min(len(rest), most - len(hot)))
+        chosen = dict.fromkeys([*hot, *rest])
+        return tuple(
+            HeadLine(self.heads.get(pid) or rumoured[pid], self._sums.get(pid, 0))
+            for pid in chosen
+            if pid in self.heads or pid in rumoured
+        )
+
+    def _push(self, stored: Sequence[Stored], now: float, *, but: str = "", own: bool = False) -> list[Effect]:
+        """Tell news at once, to a few peers; a flood of news waits for the next exchange."""
+        room = PUSH_MOST - self._pushed
+        if not stored or room <= 0 or (self._config.quiet and not own):
+            return []
+        self._pushed += len(stored)
+        chosen = tuple(sorted(stored, key=_priority)[:room])
+        return [Send(peer, chosen) for peer in self.view.pick(self._config.push, now, but=(but.rpartition(" ")[2],))]
+
+    def _blame(self, peer: str, now: float, reason: str) -> Blame:
+        source = self._sources.of(peer, now)
+        source.strikes += 1
+        if source.strikes >= STRIKES:
+            source.strikes, source.muted = 0, now + BAN_S
+        # Who called us may lie about its address: then the view knows nobody of that name, and nobody is defamed.
+        return Blame(peer, reason, self.view.lied(peer, now, reason))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How full each table is; for people, and for tests of the limits."""
+        return {
+            "publishers": len(self.heads), "marks": sum(map(len, self._marks.values())), "seen": len(self._seen),
+            "checking": len(self._checking), "rumours": len(self._rumours), "sources": len(self._sources),
+            "asked": len(self._asked), "hot": len(self._hot), "peers": len(self.view),
+        }  # fmt: skip
+
+    @property
+    def marks(self) -> Mapping[str, Mapping[bytes, None]]:
+        """The marks held, by publisher."""
+        return MappingProxyType(self._marks)
+
+
+_PRIORITIES: dict[type[Any], int] = {
+    Negative: 0,
+    Evidence: 0,
+    Rumour: 2,
+    Note: 1,
+    Want: 1,
+    Marks: 1,
+    Heads: 1,
+    Entries: 3,
+    Proof: 3,
+}
+
+
+def _priority(message: Message | Stored) -> int:
+    if isinstance(message, Stored):
+        return 1 if message.mark is None else 0
+    return _PRIORITIES.get(type(message), 4)
+
+
+def _key(item: Item | Entries | Proof) -> bytes:
+    content = item.body() if isinstance(item, Entries | Proof) else item.content
+    return hashlib.sha256(item.KIND.encode() + content).digest()[:16]
+
+
+def _weight(item: Item | Entries | Proof) -> int:
+    if isinstance(item, Entries):
+        return sum(map(len, item.entries))
+    return 32 * len(item.hashes) if isinstance(item, Proof) else len(item.content)
