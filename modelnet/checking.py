@@ -6,11 +6,14 @@ shrinks meanwhile is an answer, not a crash (a memory map would be killed by it)
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
@@ -20,7 +23,7 @@ from modelnet.errors import IntegrityError, UnavailableError
 __all__ = ["CORES", "check_chunks", "data_chunks", "open_file", "verify_file"]
 
 GROUP = 1024 * 1024  # bytes read by one call; at least one chunk
-TASK = 16 * 1024 * 1024  # bytes of one task for a thread
+LARGEST_TASK, SMALLEST_TASK = 32, 2  # reads of one task for a thread
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -31,7 +34,7 @@ class _Buffers(threading.local):
     """One read buffer for each thread."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(GROUP))
+        self.view = memoryview(mmap.mmap(-1, GROUP))  # not filled with zeros while the interpreter is held
 
 
 _BUFFERS = _Buffers()
@@ -46,42 +49,49 @@ def check_chunks(
     handle: int, tree: FileTree, indexes: Sequence[int], pool: ThreadPoolExecutor, advance: Advance = lambda _: None
 ) -> list[int]:
     """Return those of `indexes` (sorted) whose chunk in the open file is right."""
-    tasks: list[list[int]] = []
-    size = TASK
-    for index in indexes:
-        if size >= TASK:
-            tasks.append([])
-            size = 0
-        tasks[-1].append(index)
-        size += tree.size_of(index)
+    tasks = _tasks(_runs(tree, indexes))
     if len(tasks) <= 1:
-        return _check(handle, tree, indexes, advance)
+        return [index for task in tasks for index in _check(handle, tree, task, advance)]
     return [index for right in pool.map(lambda task: _check(handle, tree, task, advance), tasks) for index in right]
 
 
-def _check(handle: int, tree: FileTree, indexes: Sequence[int], advance: Advance) -> list[int]:
-    view = _BUFFERS.view
-    right: list[int] = []
+def _runs(tree: FileTree, indexes: Sequence[int]) -> list[range]:
+    """Group `indexes` into runs of adjacent chunks that one read brings in."""
+    runs: list[range] = []
     position = 0
     while position < len(indexes):
-        start = tree.offsets[indexes[position]]
-        total = count = 0
-        while position + count < len(indexes):
-            index = indexes[position + count]
-            size = tree.size_of(index)
-            if tree.offsets[index] != start + total or (total + size > GROUP and count):
-                break
-            total += size
-            count += 1
-        read = os.preadv(handle, [view[:total]], start)
-        offset = 0
-        for index in indexes[position : position + count]:
-            size = tree.size_of(index)
-            if offset + size <= read and blake3_digest(view[offset : offset + size]) == tree.digest_of(index):
-                right.append(index)
-            offset += size
-        advance(total)
-        position += count
+        first = indexes[position]
+        limit = tree.offsets[first] + GROUP
+        fit = len(tree) if tree.entry.size <= limit else bisect_right(tree.offsets, limit, first) - 1
+        stop = first + 1
+        while stop < fit and position + stop - first < len(indexes) and indexes[position + stop - first] == stop:
+            stop += 1
+        runs.append(range(first, stop))
+        position += stop - first
+    return runs
+
+
+def _tasks(runs: Sequence[range]) -> list[Sequence[range]]:
+    """Cut `runs` into tasks for threads, smaller ones towards the end, so that all cores are done at the same time."""
+    tasks: list[Sequence[range]] = []
+    first = 0
+    while first < len(runs):
+        count = min(max((len(runs) - first) // (2 * CORES), SMALLEST_TASK), LARGEST_TASK)
+        tasks.append(runs[first : first + count])
+        first += count
+    return tasks
+
+
+def _check(handle: int, tree: FileTree, runs: Sequence[range], advance: Advance) -> list[int]:
+    view = _BUFFERS.view
+    right: list[int] = []
+    for run in runs:
+        start, end = tree.offsets[run.start], tree.offsets[run.stop - 1] + tree.size_of(run.stop - 1)
+        read = os.preadv(handle, [view[: end - start]], start)
+        bounds = pairwise([*tree.offsets[run.start : run.stop], end])
+        found = [blake3_digest(view[first - start : last - start]) for first, last in bounds if last - start <= read]
+        right += [index for index, digest in zip(run, found, strict=False) if digest == tree.digest_of(index)]
+        advance(end - start)
     return right
 
 
