@@ -25,7 +25,7 @@ import blake3
 from modelnet.core import chunking
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.manifest import FileEntry
-from modelnet.core.unixfs import Child, balanced
+from modelnet.core.unixfs import Child, Profile, balanced, leaf
 from modelnet.cutting import content_cuts
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
 from modelnet.formats import read_layout, sniff
@@ -131,7 +131,7 @@ def hash_file(
     finally:
         os.close(handle)
     nodes: list[tuple[Cid, bytes]] = []
-    child = _build_dag(chunks, regions, nodes)
+    child = _build_dag(chunks, regions, nodes, raw=plan == chunking.FIXED_1M)
     entry = FileEntry(
         path, status.st_size, child.cid, hasher.blake3.digest(), hasher.sha256.digest(), plan, hasher.git_sha1, kind
     )
@@ -161,12 +161,22 @@ def _regions(source: FileSource, layout: Layout | None, plan: str) -> list[chunk
     return None
 
 
-def _build_dag(chunks: list[ChunkRow], regions: list[chunking.Region] | None, nodes: list[tuple[Cid, bytes]]) -> Child:
-    """Build the file's DAG: one node over each region of several chunks, then the root over the regions."""
+def _build_dag(
+    chunks: list[ChunkRow], regions: list[chunking.Region] | None, nodes: list[tuple[Cid, bytes]], *, raw: bool
+) -> Child:
+    """Build the file's DAG: one node over each region of several chunks, then the root over the regions.
+
+    An empty file is a node without children, unless `raw` asks for the empty leaf that `ipfs add --raw-leaves` makes:
+    Kubo never gives a block of no bytes to another Kubo (bitswap takes it for missing), and `ipfs get` waits for ever.
+    """
 
     def emit(cid: Cid, block: bytes) -> None:
         nodes.append((cid, block))
 
+    if not chunks[-1][2] and not raw:
+        child, block = leaf(b"", Profile(raw_leaves=False))
+        emit(child.cid, bytes(block))
+        return child
     leaves = [Child(Cid(RAW, BLAKE3, digest), size, size) for digest, _, size in chunks]
     if regions is None or len(regions) == 1:
         return balanced(leaves, emit)

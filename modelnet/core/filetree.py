@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from modelnet.core.chunking import MAX_CHUNK
-from modelnet.core.cid import BLAKE3, DAG_PB, RAW, Cid
+from modelnet.core.cid import BLAKE3, DAG_PB, RAW, Cid, blake3_digest
 from modelnet.core.manifest import FileEntry
 from modelnet.core.unixfs import Kind, Node, parse_node
 from modelnet.errors import IntegrityError, MalformedError
@@ -79,6 +79,9 @@ class FileTree:
             raise self._malformed("node does not hold what its parent says", start, size, node.size)
         path = (*above, len(self.spans))
         self.spans.append(Span(cid, start, start + size, above[-1] if above else 0))
+        if not node.links:  # an empty file, as `grid/1` makes it
+            self.offsets.append(start)
+            self.digests += blake3_digest(b"")
         for link, part in zip(node.links, node.sizes, strict=True):
             self._unfold(link.cid, start, part, nodes, path)
             start += part
@@ -126,7 +129,7 @@ class FileTree:
 
 def check_file_node(cid: Cid, node: Node, path: str) -> Node:
     """Return `node` if it is an inner node of a modelnet file DAG; else raise `MalformedError`."""
-    if node.kind is not Kind.FILE or node.content or not node.links:
+    if node.kind is not Kind.FILE or node.content or (node.size and not node.links):
         raise MalformedError("not an inner node of a file", rule="unixfs", path=path, got=cid)
     for link in node.links:
         if link.cid.code != BLAKE3 or link.cid.codec not in (RAW, DAG_PB):

@@ -91,6 +91,15 @@ def test_a_file_of_one_chunk(size: int) -> None:
     assert (tree[0].offset, tree[0].size) == (0, size)
 
 
+def test_an_empty_file_as_a_node() -> None:
+    """A node of no bytes and no children is one chunk of no bytes; it stands for no other size."""
+    block = encode_links([], b"\x08\x02\x18\x00")
+    tree = unfold([block], 0)
+    assert (len(tree), tree[0].size, tree.digest_of(0)) == (1, 0, Cid.of(RAW, b"").digest)
+    with pytest.raises(MalformedError):
+        unfold([block], 1)
+
+
 def test_check() -> None:
     """The right digest passes; any other is an integrity error that says where and from whom."""
     tree = tree_of([10, 20])
@@ -183,7 +192,6 @@ NOT_FILE_NODES = {
     "a directory": encode_links([], b"\x08\x01"),
     "a symlink": encode_links([], b"\x08\x04\x12\x01x"),
     "a leaf with content": encode_links([], b"\x08\x02\x12\x01x\x18\x01"),
-    "an empty file": encode_links([], b"\x08\x02\x18\x00"),
     "content and links": file_block([(RAW_A, 100)], data=b"\x08\x02\x12\x01x\x18\x65\x20\x64"),
     "a raw node with links": file_block([(RAW_A, 100)], data=b"\x08\x00\x18\x64\x20\x64"),
     "a sha2-256 chunk": file_block([(Cid.of(RAW, b"x", SHA2_256), 1)]),
