@@ -1,0 +1,304 @@
+"""Kubo's RPC, as far as its word can be taken: `ipfshttpclient` 0.7.0 underneath, our own rules on top.
+
+Kubo reports a failure that comes after the first byte of an answer in an HTTP trailer, and Python's HTTP clients drop
+trailers: a pin or an import that failed looks like `200 OK`. It also ignores options that it does not know. So
+
+- every call names an endpoint and options of a fixed table; anything else is a mistake of ours and raises `ValueError`;
+- a streamed answer counts only when its *terminal record* came, else `IncompleteResponseError`;
+- nothing is taken from the environment (a proxy there would get the token), and no redirect is followed;
+- `ipfshttpclient.connect()` is not used (it refuses every Kubo since 0.8), nor `get()` (it unpacks a tar unchecked).
+
+Answers are read line by line, each line bounded. One `Rpc` may be used by several threads; each gets a session.
+Sources: kubo core/commands, go-ipfs-cmds http/responseemitter.go (X-Stream-Error) and http/parse.go (options).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
+from modelnet.ipfs.address import AUTH_VARIABLE, KuboAddress
+from modelnet.wording import printable
+
+__all__ = ["ENDPOINTS", "Body", "IncompleteResponseError", "KuboRefusedError", "Rpc"]
+
+# What may be asked, and with which options: https://docs.ipfs.tech/reference/kubo/rpc/, checked against Kubo 0.43.
+ENDPOINTS: Mapping[str, frozenset[str]] = MappingProxyType({
+    "block/get": frozenset(["offline", "timeout"]),
+    "block/stat": frozenset(["offline", "timeout"]),
+    "config": frozenset[str](),
+    "dag/import": frozenset(["pin-roots", "stats"]),
+    "dag/export": frozenset(["offline", "progress"]),
+    "id": frozenset[str](),
+    "pin/add": frozenset(["name", "offline", "progress", "recursive", "timeout"]),
+    "pin/ls": frozenset(["names", "stream", "type"]),
+    "pin/rm": frozenset(["recursive"]),
+    "pubsub/pub": frozenset[str](),
+    "pubsub/sub": frozenset[str](),
+    "repo/stat": frozenset(["size-only"]),
+    "swarm/connect": frozenset[str](),
+    "swarm/peers": frozenset[str](),
+    "version": frozenset[str](),
+})  # fmt: skip
+
+CONNECT_S = 30.0  # also how long Kubo may leave what we send unread
+READ_S = 30.0  # between two reads; `pin/add` says something every half second
+MAX_LINE = 1 << 20  # one JSON record; the longest we ask for lists the addresses of a peer
+MAX_RECORDS = 1 << 22
+MAX_ERROR = 64 * 1024
+MAX_SAID = 300  # characters of Kubo's own words that an error repeats
+
+_STATUS_RULES = {401: "kubo-auth", 403: "kubo-auth", 404: "kubo-endpoint", 405: "kubo-endpoint"}
+
+
+class IncompleteResponseError(UnavailableError):
+    """The answer ended without the record that says the work was done: it failed, or the daemon went away."""
+
+
+class KuboRefusedError(UnavailableError):
+    """Kubo answered with an error; `got` holds its words."""
+
+
+class Body(Protocol):
+    """What is uploaded: pieces whose total length is known before the first."""
+
+    content_type: str
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        """Yield the pieces; each is sent before the next is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One request."""
+
+    endpoint: str
+    arguments: tuple[str, ...]
+    options: Mapping[str, str]
+    body: Body | None = None
+    read_s: float = READ_S
+
+    def __post_init__(self) -> None:
+        allowed = ENDPOINTS.get(self.endpoint)
+        if allowed is None or not allowed.issuperset(self.options):
+            raise ValueError(f"{self.endpoint} with {sorted(self.options)} is not in the table of endpoints")
+
+
+class Rpc:
+    """Calls to the Kubo at `address`."""
+
+    def __init__(self, address: KuboAddress) -> None:
+        """Connect lazily; nothing is sent yet. Raises `UsageError` for an address that cannot be reached at all."""
+        self.address = address
+        self._local = threading.local()
+        self._clients: list[Any] = []
+        self._lock = threading.Lock()
+        self._session()
+
+    def close(self) -> None:
+        """Close every session."""
+        with self._lock:
+            for client in self._clients:
+                client.close()
+            self._clients.clear()
+        self._local = threading.local()
+
+    def call(
+        self, endpoint: str, *arguments: str, options: Mapping[str, str] | None = None, read_s: float = READ_S
+    ) -> dict[str, Any]:
+        """Return the one record that `endpoint` answers with."""
+        records = list(self._records(_Question(endpoint, arguments, options or {}, None, read_s)))
+        if len(records) != 1:
+            raise IncompleteResponseError(
+                f"kubo answered {endpoint} with {len(records)} records", rule="kubo-incomplete", wanted="1 record",
+                source=str(self.address),
+            )  # fmt: skip
+        return records[0]
+
+    def stream(
+        self,
+        endpoint: str,
+        *arguments: str,
+        options: Mapping[str, str],
+        terminal: Callable[[dict[str, Any]], bool],
+        body: Body | None = None,
+        read_s: float = READ_S,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the records of an answer up to the one that `terminal` accepts.
+
+        Raises `IncompleteResponseError` when the answer ends before it.
+        """
+        for record in self._records(_Question(endpoint, arguments, options, body, read_s)):
+            yield record
+            if terminal(record):
+                return
+        raise IncompleteResponseError(
+            f"kubo ended its answer to {endpoint} without saying that it was done", rule="kubo-incomplete",
+            source=str(self.address), hint="the daemon's own log says why",
+        )  # fmt: skip
+
+    def content(self, endpoint: str, *arguments: str, options: Mapping[str, str], limit: int) -> bytes:
+        """Return an answer that is no JSON, of at most `limit` bytes. Whoever asked checks its hash."""
+        content = bytearray()
+        with self._answer(_Question(endpoint, arguments, options)) as pieces:
+            for piece in pieces:
+                content += piece
+                if len(content) > limit:
+                    raise IntegrityError(
+                        "the answer is longer than it can be", rule="too-long", wanted=f"at most {limit} bytes",
+                        source=str(self.address),
+                    )  # fmt: skip
+        return bytes(content)
+
+    def _records(self, question: _Question) -> Iterator[dict[str, Any]]:
+        endpoint = question.endpoint
+        line = bytearray()
+        count = 0
+        with self._answer(question) as pieces:
+            for piece in pieces:
+                line += piece
+                *whole, rest = line.split(b"\n")
+                line = bytearray(rest)
+                count += len(whole)
+                if len(line) > MAX_LINE or count > MAX_RECORDS:
+                    raise self._malformed(endpoint, "more than any answer has")
+                for record in whole:
+                    if record.strip():
+                        yield self._parse(endpoint, record)
+            if line.strip():
+                yield self._parse(endpoint, line)
+
+    def _parse(self, endpoint: str, line: bytes | bytearray) -> dict[str, Any]:
+        try:
+            record = json.loads(bytes(line))
+        except (ValueError, RecursionError) as error:
+            raise self._malformed(endpoint, repr(bytes(line[:80]))) from error
+        if not isinstance(record, dict):
+            raise self._malformed(endpoint, repr(bytes(line[:80])))
+        if record.get("Type") == "error":
+            raise self._refused(endpoint, str(record.get("Message", "")))
+        return record
+
+    def _malformed(self, endpoint: str, got: str) -> MalformedError:
+        return MalformedError(
+            f"kubo's answer to {endpoint} is not what it should be", rule="kubo-answer", got=got,
+            source=str(self.address), hint="is another program listening at this address?",
+        )  # fmt: skip
+
+    def _refused(self, endpoint: str, said: str) -> KuboRefusedError:
+        said = printable(said[:MAX_SAID])
+        full = "no space left" in said or "disk quota" in said
+        return KuboRefusedError(
+            f"kubo refused {endpoint}", rule="kubo-disk" if full else "kubo-refused", got=said,
+            source=str(self.address),
+            hint="give its repository more space; what it has taken is kept" if full else None,
+        )  # fmt: skip
+
+    def _session(self) -> Any:
+        """Return this thread's client."""
+        client = getattr(self._local, "client", None)
+        if client is not None:
+            return client
+        import ipfshttpclient
+        from ipfshttpclient import exceptions
+
+        headers = {"User-Agent": "modelnet"}
+        if self.address.authorization is not None:
+            headers["Authorization"] = self.address.authorization
+        try:
+            client = ipfshttpclient.Client(self.address.multiaddr, session=True, headers=headers)
+        except (exceptions.AddressError, ValueError) as error:
+            raise UsageError(f"not an address that can be asked: {self.address}", rule="kubo-address") from error
+        session = client._client._session  # noqa: SLF001  (the version is pinned; it has no public way to say this)
+        session.trust_env = False  # a proxy from the environment would get what is meant for this machine, token too
+        session.max_redirects = 0
+        session.hooks["response"].append(_bound_error)
+        for adapter in session.adapters.values():
+            # An option of urllib3 1 that its patch still gives; urllib3 2 warns about it.
+            adapter.poolmanager.connection_pool_kw.pop("strict", None)
+        self._local.client = client
+        with self._lock:
+            self._clients.append(client)
+        return client
+
+    @contextmanager
+    def _answer(self, question: _Question) -> Iterator[Iterator[bytes]]:
+        import requests
+        import urllib3
+        from ipfshttpclient import exceptions
+
+        endpoint = question.endpoint
+        client = self._session()
+        answer = None
+        try:
+            answer = client._client.request(  # noqa: SLF001  (the pinned version's own way to call any endpoint)
+                f"/{endpoint}", list(question.arguments), opts=dict(question.options), decoder="none", stream=True,
+                data=question.body, headers={"Content-Type": question.body.content_type} if question.body else None,
+                timeout=(CONNECT_S, question.read_s),
+            )  # fmt: skip
+            yield iter(answer)
+        except exceptions.ErrorResponse as error:
+            raise self._refused(endpoint, str(error)) from error
+        except exceptions.StatusError as error:
+            raise self._status(endpoint, error) from error
+        except (exceptions.TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+            raise self._gone(endpoint, "it is silent", "kubo-silent") from error
+        except requests.TooManyRedirects as error:
+            raise self._malformed(endpoint, "a redirect") from error
+        except (
+            exceptions.CommunicationError,
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+        ) as error:
+            raise self._gone(endpoint, _cause(error), "kubo-connection") from error
+        finally:
+            if answer is not None:
+                answer.close()
+
+    def _status(self, endpoint: str, error: Any) -> UnavailableError:
+        status = error.original.response.status_code
+        rule = _STATUS_RULES.get(status, f"http-{status}")
+        hint = f"put bearer:TOKEN or basic:USER:PASSWORD into ${AUTH_VARIABLE}" if rule == "kubo-auth" else None
+        if rule == "kubo-endpoint":
+            hint = "is this the RPC port of a Kubo, 5001 by default?"
+        return KuboRefusedError(
+            f"kubo refused {endpoint}", rule=rule, got=f"HTTP {status}", source=str(self.address), hint=hint
+        )
+
+    def _gone(self, endpoint: str, why: str, rule: str) -> UnavailableError:
+        return UnavailableError(
+            f"kubo does not answer {endpoint}: {why}", rule=rule, source=str(self.address),
+            hint="start it with `ipfs daemon`, or give its address; `modelnet doctor` looks for it",
+        )  # fmt: skip
+
+
+def _bound_error(response: Any, *_: object, **__: object) -> None:
+    """Read at most `MAX_ERROR` of an error page: whatever reads it later would read it whole."""
+    if response.status_code >= 400:
+        response._content = response.raw.read(MAX_ERROR, decode_content=True)  # noqa: SLF001  (as requests keeps it)
+        response._content_consumed = True  # noqa: SLF001
+        response.close()
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the operating system said, from below the libraries' own words."""
+    below: BaseException | None = error
+    for _ in range(8):
+        if below is None:
+            break
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror.lower()
+        inner = [part for part in below.args if isinstance(part, BaseException)]
+        reason = getattr(below, "reason", None) or getattr(below, "original", None)
+        below = reason if isinstance(reason, BaseException) else inner[0] if inner else below.__cause__
+    return "the connection broke"
