@@ -27,7 +27,7 @@ def build() -> Any:
     """Return the Typer application."""
     import typer
 
-    from modelnet_cli.commands import doctor, init, inspect, node, publish, pull, upkeep, verify
+    from modelnet_cli.commands import doctor, init, inspect, node, publish, pull, scan, upkeep, verify
     from modelnet_cli.options import command
 
     app = typer.Typer(
@@ -52,6 +52,7 @@ def build() -> Any:
     app.command("publish")(command(publish.publish))
     app.command("pull")(command(pull.pull))
     app.command("verify")(command(verify.verify))
+    app.command("scan")(command(scan.scan))
     app.command("list")(command(inspect.list_releases))
     app.command("show")(command(inspect.show))
     app.command("node")(command(node.node))

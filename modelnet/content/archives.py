@@ -10,9 +10,10 @@ import bz2
 import io
 import lzma
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelnet.content.finding import Finding, Severity
@@ -31,9 +32,15 @@ BOMB_BYTES = 256 * 1024 * 1024
 BOMB_RATIO = 200  # deflate cannot do better than 1032; weights never come near 10
 BLOCK = 512  # of a tar
 MAX_LOOKED_AT = 4096  # members of one zip that are looked into; the rest are named only
-OBJECTS = re.compile(rb"""['"][|<>=]?O[0-9]*['"]""")  # a dtype of Python objects
+# A dtype of Python objects: after `descr`, or after the name of a field.
+OBJECTS = re.compile(rb"""(?:['"]descr['"]\s*:|,)\s*['"][|<>=]?O[0-9]*['"]""")
 END = b"PK\x05\x06"
 MAX_COMMENT = 65_535
+# What the standard library raises for an archive that it cannot read.
+UNREADABLE = (
+    OSError, ValueError, NotImplementedError, RuntimeError, EOFError, IndexError, OverflowError, struct.error,
+    zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 WRAPPERS = frozenset(["zip", "torch-zip", "tar", "7z", "gzip", "xz", "bzip2", "zstd"])
 KERAS = "model.weights.h5"
 
@@ -78,23 +85,31 @@ def check_zip(source: ByteSource, path: str) -> list[Finding]:
         members = torch_zip.members(source)
     except MalformedError as error:
         return [_block("header", path, error.offset, f"a zip that two readers may see differently: {error.message}")]
+    try:
+        with zipfile.ZipFile(io.BufferedReader(SourceFile(source))) as archive:
+            return _check_members(archive, members, source, path)
+    except UNREADABLE as error:
+        return [_block("header", path, 0, f"a zip that cannot be read: {error}"[:300])]
+
+
+def _check_members(
+    archive: zipfile.ZipFile, members: Sequence[torch_zip.Member], source: ByteSource, path: str
+) -> list[Finding]:
+    is_torch = torch_zip.is_torch(tuple(members))
+    infos = archive.infolist()
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > max(BOMB_BYTES, BOMB_RATIO * source.size):
+        return [_block("zip-bomb", path, 0, f"{source.size} bytes that unpack to {unpacked}")]
+    offsets = {member.name: member.start for member in members}
     found: list[Finding] = []
-    is_torch = torch_zip.is_torch(members)
-    with zipfile.ZipFile(io.BufferedReader(SourceFile(source))) as archive:
-        infos = archive.infolist()
-        unpacked = sum(info.file_size for info in infos)
-        if unpacked > max(BOMB_BYTES, BOMB_RATIO * source.size):
-            return [_block("zip-bomb", path, 0, f"{source.size} bytes that unpack to {unpacked}")]
-        offsets = {member.name: member.start for member in members}
-        names = set(offsets)
-        if is_torch and any(name.split("/")[1:2] == ["code"] for name in names):
-            found.append(_block("torchscript", path, 0, "a TorchScript program, which is code"))
-        elif KERAS in names and "config.json" in names:
-            found.append(_block("keras", path, 0, "a Keras archive, whose layers may hold code"))
-        elif not is_torch:
-            found.append(Finding("archive", Severity.WARN, path, 0, f"a zip of {len(names)} members"))
-        for count, info in enumerate(infos):
-            found.extend(_check_member(archive, info, path, offsets.get(info.filename), look=count < MAX_LOOKED_AT))
+    if is_torch and any(name.split("/")[1:2] == ["code"] for name in offsets):
+        return [_block("torchscript", path, 0, "a TorchScript program, which is code")]
+    if KERAS in offsets and "config.json" in offsets:
+        found.append(_block("keras", path, 0, "a Keras archive, whose layers may hold code"))
+    elif not is_torch:
+        found.append(Finding("archive", Severity.WARN, path, 0, f"a zip of {len(offsets)} members"))
+    for count, info in enumerate(infos):
+        found.extend(_check_member(archive, info, path, offsets.get(info.filename), look=count < MAX_LOOKED_AT))
     return found
 
 
@@ -110,8 +125,7 @@ def _check_member(
         return
     try:
         head = _head(archive, info, MAX_PICKLE if name.endswith("/data.pkl") else PEEK)
-    except (OSError, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError,
-            zipfile.BadZipFile) as error:  # fmt: skip
+    except UNREADABLE as error:
         yield _block("header", path, offset, f"member {name!r} cannot be unpacked: {error}"[:300])
         return
     inside = BytesSource(head)

@@ -74,10 +74,10 @@ def check_content(source: ByteSource, path: str) -> list[Finding]:
         found.append(_block("native-code", path, 0, f"a program ({PROGRAMS.get(str(kind), 'WebAssembly')})"))
     elif kind in READERS:
         found += _header(source, path, str(kind))
-    elif kind == "json" or suffix == ".json":
-        found += templates.check_json(source, path)
     elif templates.is_text_template(path):
         found += _template(source, path)
+    elif kind == "json" or suffix == ".json":
+        found += templates.check_json(source, path)
     if kind not in ("zip", "torch-zip") and archives.is_zip_at_the_end(source):
         found.append(_block("polyglot", path, None, f"{kind or 'a file'} that ends as a zip, which some readers open"))
     wanted = EXPECTED.get(suffix)
@@ -135,15 +135,21 @@ def _named(suffix: str) -> str:
 
 
 def check_release(
-    sources: Mapping[str, ByteSource], manifest: Manifest | None = None, resolve: Resolve = lambda _: None
+    sources: Mapping[str, ByteSource],
+    manifest: Manifest | None = None,
+    *,
+    listed: Collection[str] | None = None,
+    resolve: Resolve = lambda _: None,
 ) -> list[Finding]:
-    """Return the findings of all `sources` (by path), and of what they ask of each other.
+    """Return the findings of `sources` (by path), and of what they need of other files and releases.
 
-    External data of ONNX must be another file of the release. A base model must be a manifest that the release's own
-    lineage (`derived_from`) names; `resolve` gives the manifest of a reference that is known here.
+    External data of ONNX must be another file of the release: of `manifest`, or of `listed` where there is none.
+    A base model must be a manifest that the release's own lineage (`derived_from`) names; `resolve` gives the manifest
+    of a reference that is known here.
     """
     found: list[Finding] = []
-    listed = set(sources) if manifest is None else {entry.path for entry in manifest.files}
+    if listed is None:
+        listed = set(sources) if manifest is None else {entry.path for entry in manifest.files}
     lineage = () if manifest is None else manifest.extra.get("derived_from", ())
     bases = {str(one.get("manifest")) for one in lineage if isinstance(one, Mapping)}
     for path, source in sources.items():

@@ -1,0 +1,113 @@
+"""Look at any folder or file, signed or not: the content check on what lies on a disk, and on its names.
+
+Links are reported and not followed; what is neither file nor folder is reported and not opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelnet.checking import open_file
+from modelnet.content.check import check_release
+from modelnet.content.finding import Finding, Severity
+from modelnet.core.paths import MAX_PATH, SKIPPED, check_path
+from modelnet.errors import MalformedError, UnavailableError, UsageError
+from modelnet.hashing import FileSource
+
+__all__ = ["Scan", "scan"]
+
+MAX_FILES = 100_000  # as many as a release may have
+MAX_TARGET = 4095  # bytes; PATH_MAX of Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was looked at, and what there is to say; the worst first."""
+
+    files: int
+    bytes: int
+    findings: tuple[Finding, ...]
+
+
+def scan(path: str | os.PathLike[str]) -> Scan:
+    """Look at the file or folder at `path`.
+
+    Raises `UsageError` when nothing lies there, `UnavailableError` when it cannot be read.
+    """
+    base = Path(path)
+    if len(os.fsencode(base)) > MAX_TARGET:
+        raise UsageError("the path is too long", rule="path", wanted=f"at most {MAX_TARGET} bytes")
+    if not base.exists() and not base.is_symlink():
+        raise UsageError("no such file or folder", rule="path", path=str(path))
+    findings: list[Finding] = []
+    sizes: dict[str, int] = {}
+    documents: dict[str, Path] = {}
+    folded: dict[str, str] = {}
+    for name, file in _walk(base, findings):
+        try:
+            check_path(name)
+        except MalformedError as error:
+            findings.append(Finding("path", Severity.BLOCK, name, None, error.message))
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            findings.append(Finding("path", Severity.BLOCK, name, None, f"differs from {other!r} only in case"))
+        documents[name] = file
+        if len(documents) > MAX_FILES:
+            raise UsageError("the folder has more files than a release may", rule="path", wanted=MAX_FILES)
+    for name, file in documents.items():
+        size, found = _look(name, file, documents)
+        sizes[name] = size
+        findings += found
+    findings.sort(key=lambda one: (one.severity is not Severity.BLOCK, one.path, one.offset or 0, one.rule))
+    return Scan(len(sizes), sum(sizes.values()), tuple(findings))
+
+
+def _look(name: str, file: Path, listed: dict[str, Path]) -> tuple[int, list[Finding]]:
+    try:
+        handle = open_file(file)
+    except OSError as error:
+        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=str(file)) from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):  # it was one when the folder was listed
+            return 0, [Finding("file-type", Severity.BLOCK, name, None, "not a regular file")]
+        source = FileSource(handle, status.st_size, name)
+        return status.st_size, check_release({name: source}, listed=listed)
+    except MalformedError as error:
+        return 0, [Finding("changed", Severity.BLOCK, name, error.offset, "the file changed while it was looked at")]
+    except OSError as error:
+        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=str(file)) from error
+    finally:
+        os.close(handle)
+
+
+def _walk(base: Path, findings: list[Finding]) -> Iterator[tuple[str, Path]]:
+    """Yield each regular file and its path below `base`; report everything else."""
+    if not base.is_dir() or base.is_symlink():
+        if _is_regular(base, base.name, findings):
+            yield base.name, base
+        return
+    for folder, folders, names in os.walk(base, onerror=_unreadable):
+        folders[:] = sorted(name for name in folders if name not in SKIPPED)
+        inside = Path(folder).relative_to(base)
+        for name in sorted([*names, *(name for name in folders if (Path(folder) / name).is_symlink())]):
+            path = (inside / name).as_posix()
+            if name not in SKIPPED and _is_regular(Path(folder) / name, path, findings):
+                yield path, Path(folder) / name
+
+
+def _unreadable(error: OSError) -> None:
+    raise UnavailableError(f"cannot read the folder: {error.strerror}", rule="read", path=error.filename) from error
+
+
+def _is_regular(file: Path, path: str, findings: list[Finding]) -> bool:
+    mode = file.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        target = str(file.readlink())[:MAX_PATH]
+        findings.append(Finding("symlink", Severity.BLOCK, path, None, f"a symbolic link to {target!r}"))
+    elif not stat.S_ISREG(mode):
+        findings.append(Finding("file-type", Severity.BLOCK, path, None, "neither a file nor a folder"))
+    return stat.S_ISREG(mode)
