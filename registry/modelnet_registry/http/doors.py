@@ -3,6 +3,7 @@
 /ipfs/{cid}…            the gateway (`modelnet_registry.http.gateway`)
 /log/{pid}/…            publishers' logs (`modelnet_registry.http.logdoor`)
 /log/{pid}/entries      a publisher's log entries, each u16be length ‖ bytes (C2SP tlog-tiles, entry bundles)
+/routing/v1/…           who has a block: this node (`modelnet_registry.http.routing`)
 /healthz /readyz        is the process alive, can it read its store
 /                       a page for people; read-only
 """
@@ -25,6 +26,7 @@ from modelnet_registry.http.gateway import Gateway
 from modelnet_registry.http.logdoor import LogDoor
 from modelnet_registry.http.message import Refusal, Request, Response, text
 from modelnet_registry.http.negotiation import matches
+from modelnet_registry.http.routing import RoutingDoor
 
 __all__ = ["MAX_ENTRY", "Doors", "entry_bundle"]
 
@@ -62,6 +64,7 @@ class Doors:
         """Serve `store`, which other processes may write to at the same time."""
         self._store = store
         self._gateway = Gateway(LocalBlocks(store))
+        self._routing = RoutingDoor(self._gateway.blocks)
         self._logs = LogDoor(store.home)
         self._started = time.monotonic()
 
@@ -87,6 +90,8 @@ class Doors:
                 return self._log(request, pid)
             case ("log", _, _, *_):
                 return self._logs.respond(request)
+            case ("routing", *_):
+                return self._routing.respond(request)
             case ("healthz",):
                 return text(HTTPStatus.OK, "ok\n")
             case ("readyz",):
