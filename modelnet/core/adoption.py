@@ -6,36 +6,72 @@ a head of an absurd size costs nothing. A state passed in never changes; the gro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from modelnet.core.events import Digests
-from modelnet.core.fold import Logged, PublisherState, origin_of
+from modelnet.core.events import Digests, Keys, Recover, Rotate
+from modelnet.core.fold import Inert, PublisherState, origin_of
 from modelnet.core.note import Checkpoint, NoteKey, SignedNote
+from modelnet.core.resolution import Logged, View
 from modelnet.core.revocations import Revocation
 from modelnet.errors import IntegrityError, MalformedError, TrustError
 
-__all__ = ["MAX_NEW", "MAX_UNSIGNED", "adopt", "check_head", "choose_branch", "revoked_ancestors"]
+__all__ = [
+    "MAX_NEW", "MAX_TAKEN", "MAX_UNSIGNED", "Growth", "adopt", "check_head", "choose_branch", "claimed_size",
+    "revoked_ancestors",
+]  # fmt: skip
 
-MAX_NEW = 10_000  # entries folded for one head: about a second
-MAX_UNSIGNED = 256  # entries folded for a head that no log key known so far signed: they may bring the key
+MAX_TAKEN = 1_000_000  # entries folded for one head: minutes
+MAX_NEW = 10_000  # of them such that changed nothing: a log that is worth following has few
+MAX_UNSIGNED = 256  # and while no log key known so far has signed the head: what is new may bring the key
 MAX_ANCESTORS = 1000  # releases walked through; real lineages are a handful deep
 
 
-def adopt(state: PublisherState, note: SignedNote, entries: Sequence[bytes]) -> tuple[PublisherState, Checkpoint]:
+class Growth:
+    """A state that takes the entries of a head one by one; what it was made from never changes.
+
+    The work that a liar can cause is bounded: only the publisher can make entries that change something, so those that
+    change nothing are counted, and few are taken before a log key known by then has signed the head.
+    """
+
+    def __init__(self, state: PublisherState, note: SignedNote) -> None:
+        """Begin with what is known."""
+        self.note = note
+        self.state = state.copy()
+        self._idle = self._taken = 0
+        self._signed = self._is_signed()
+
+    def take(self, entry: bytes) -> None:
+        """Fold the next entry; raise `TrustError` when these are more than are worth the work."""
+        self._taken += 1
+        limit = MAX_NEW if self._signed else MAX_UNSIGNED
+        if self._idle >= limit or self._taken > MAX_TAKEN:
+            raise TrustError("more new entries than are taken at once", rule="limit", wanted=limit, got=self._taken)
+        event = self.state.append(entry)
+        if isinstance(event, Inert):
+            self._idle += 1
+        elif not self._signed and isinstance(event, Keys | Rotate | Recover):
+            self._signed = self._is_signed()
+
+    def finish(self) -> Checkpoint:
+        """Return the head once the note is that of the grown state; see `check_head`."""
+        return check_head(self.state, self.note)
+
+    def _is_signed(self) -> bool:
+        # The new entries may hold a recovery: then the head has the next origin.
+        known = self.state.log_keys()
+        following = origin_of(self.state.pid, self.state.epoch + 1)
+        return _signed(self.note, [*known, *(NoteKey(following, one.key) for one in known)])
+
+
+def adopt(state: PublisherState, note: SignedNote, entries: Iterable[bytes]) -> tuple[PublisherState, Checkpoint]:
     """Return the state grown by `entries` and its head, once `note` is that head, signed by the log.
 
     Raises `TrustError` for another log, no valid signature or too many entries, `IntegrityError` for another root.
     """
-    # The new entries may hold a recovery: then the head has the next origin.
-    following = origin_of(state.pid, state.epoch + 1)
-    known = [*state.log_keys(), *(NoteKey(following, one.key) for one in state.log_keys())]
-    limit = MAX_NEW if _signed(note, known) else MAX_UNSIGNED
-    if len(entries) > limit:
-        raise TrustError("more new entries than are taken at once", rule="limit", wanted=limit, got=len(entries))
-    grown = state.copy()
+    growth = Growth(state, note)
     for entry in entries:
-        grown.append(entry)
-    return grown, check_head(grown, note)
+        growth.take(entry)
+    return growth.state, growth.finish()
 
 
 def check_head(state: PublisherState, note: SignedNote) -> Checkpoint:
@@ -43,7 +79,7 @@ def check_head(state: PublisherState, note: SignedNote) -> Checkpoint:
 
     Raises `IntegrityError` with rule `equivocation` where the log signed another history: evidence can be made of it.
     """
-    size = _size(note)
+    size = claimed_size(note)
     if not 0 < size <= state.size:
         raise TrustError("the head is of another size", rule="size", wanted=f"1 to {state.size}", got=size)
     log, _ = state.signers_at(size)
@@ -78,7 +114,7 @@ def choose_branch(known: PublisherState, recovered: PublisherState) -> Publisher
     return chosen
 
 
-def revoked_ancestors(logged: Logged, states: Mapping[str, PublisherState]) -> list[Revocation]:
+def revoked_ancestors(logged: Logged, states: Mapping[str, View]) -> list[Revocation]:
     """Return the revocations of what a release was made from, as far as `states` (by pid) know, nearest first."""
     found: list[Revocation] = []
     queue, seen = [logged], {Digests.of(logged.event.release)}
@@ -88,12 +124,12 @@ def revoked_ancestors(logged: Logged, states: Mapping[str, PublisherState]) -> l
             if owner is None or parent.digests in seen or len(seen) > MAX_ANCESTORS:
                 continue
             seen.add(parent.digests)
-            found += owner.revocations.of(parent.digests)
+            found += owner.revocations_of(parent.digests)
             known = owner.manifest(parent.digests)
             if known is not None:
                 # The parent may be named by one digest and revoked by the other.
                 full = Digests.of(known.event.release)
-                found += [one for one in owner.revocations.of(full) if one not in found]
+                found += [one for one in owner.revocations_of(full) if one not in found]
                 queue.append(known)
     return found
 
@@ -106,7 +142,7 @@ def _signed(note: SignedNote, keys: Sequence[NoteKey]) -> bool:
     return True
 
 
-def _size(note: SignedNote) -> int:
+def claimed_size(note: SignedNote) -> int:
     """Return the size that an unverified head claims."""
     origin = note.unverified_text.partition("\n")[0]
     try:

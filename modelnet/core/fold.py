@@ -141,9 +141,10 @@ class PublisherState:
             raise ValueError(f"no entry {size - 1}")
         return self._note_keys(self._signers[bisect_right(self._sizes, size) - 1])
 
-    def log_keys(self) -> list[NoteKey]:
-        """Return every log key of this origin, old ones too: what equivocation is judged by."""
-        keys = [key for entry in self._signers if entry[2] == self.epoch for key in self._note_keys(entry)[0]]
+    def log_keys(self, epoch: int | None = None) -> list[NoteKey]:
+        """Return every log key of this origin (or that of `epoch`), old ones too: what equivocation is judged by."""
+        wanted = self.epoch if epoch is None else epoch
+        keys = [key for entry in self._signers if entry[2] == wanted for key in self._note_keys(entry)[0]]
         return list(dict.fromkeys(keys))
 
     def find(self, name: str, version: str) -> Logged | None:

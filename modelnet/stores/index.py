@@ -6,6 +6,7 @@
     file      (path, dev, inode, size, mtime_ns)        files that hold chunks
     chunk     (digest, file, offset, size)              references into them; many for one digest are fine
     partial   (path, manifest, seen)                    pulls that were begun and not finished
+    log…      (modelnet.stores.logindex)                what publishers' logs say
 
 Nothing in the index is trusted: what is read through it is hashed, and a release is what its envelope says, verified
 again each time (`modelnet.gate`). A wrong row makes something missing, never wrong.
@@ -27,10 +28,12 @@ from pathlib import Path
 
 from modelnet.core.cid import Cid
 from modelnet.errors import MalformedError, UnavailableError
+from modelnet.stores.logindex import LOG_SCHEMA
 
 __all__ = ["FileStat", "Index", "Location", "ReleaseRow"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDER = range(SCHEMA_VERSION)
 BUSY_TIMEOUT_S = 30.0  # writers take turns; each transaction is short
 ROWS = 200  # inserted by one statement: 800 variables
 BUSY_POLL_S = 0.01
@@ -168,10 +171,12 @@ class Index:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if connection.execute("PRAGMA user_version").fetchone()[0] in OLDER:
             connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in SCHEMA.split(";"):
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            # What each version added, in order: a store that an older one wrote keeps its rows.
+            for added in (SCHEMA, LOG_SCHEMA)[found:] if found in OLDER else ():
+                for statement in added.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
@@ -232,7 +237,8 @@ class Index:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Return what one statement reads."""
         with self._errors() as connection:
             return connection.execute(sql, values).fetchall()
 
@@ -250,17 +256,17 @@ class Index:
 
     def genesis(self, pid: str) -> bytes | None:
         """Return the unverified first log entry of `pid`."""
-        rows = self._rows("SELECT genesis FROM publisher WHERE pid = ?", (pid,))
+        rows = self.rows("SELECT genesis FROM publisher WHERE pid = ?", (pid,))
         return _blob(rows[0][0]) if rows else None
 
     def pid_of(self, alias: str) -> str | None:
         """Return the publisher that is called `alias` here."""
-        rows = self._rows("SELECT pid FROM publisher WHERE alias = ?", (alias,))
+        rows = self.rows("SELECT pid FROM publisher WHERE alias = ?", (alias,))
         return str(rows[0][0]) if rows else None
 
     def aliases(self) -> dict[str, str | None]:
         """Return the alias of each publisher known here, by pid."""
-        rows = self._rows("SELECT pid, alias FROM publisher")
+        rows = self.rows("SELECT pid, alias FROM publisher")
         return {str(pid): None if alias is None else str(alias) for pid, alias in rows}
 
     # Blocks
@@ -274,12 +280,12 @@ class Index:
 
     def block(self, cid: Cid) -> bytes | None:
         """Return the unverified block of `cid`."""
-        rows = self._rows("SELECT content FROM block WHERE cid = ?", (cid.encode(),))
+        rows = self.rows("SELECT content FROM block WHERE cid = ?", (cid.encode(),))
         return _blob(rows[0][0]) if rows else None
 
     def block_cids(self) -> list[bytes]:
         """Return the binary CIDs of all blocks."""
-        return [_cid(cid).encode() for (cid,) in self._rows("SELECT cid FROM block")]
+        return [_cid(cid).encode() for (cid,) in self.rows("SELECT cid FROM block")]
 
     def remove_blocks(self, cids: Iterable[bytes]) -> None:
         """Forget blocks."""
@@ -312,12 +318,12 @@ class Index:
 
     def file(self, path: str) -> FileStat | None:
         """Return what `path` was when its references were recorded, or None when there are none."""
-        rows = self._rows("SELECT dev, inode, size, mtime_ns FROM file WHERE path = ?", (os.fsencode(path),))
+        rows = self.rows("SELECT dev, inode, size, mtime_ns FROM file WHERE path = ?", (os.fsencode(path),))
         return FileStat(*(_int(value) for value in rows[0])) if rows else None
 
     def file_id(self, path: str) -> int | None:
         """Return the id of the file at `path`, for `chunks_of`."""
-        rows = self._rows("SELECT id FROM file WHERE path = ?", (os.fsencode(path),))
+        rows = self.rows("SELECT id FROM file WHERE path = ?", (os.fsencode(path),))
         return _int(rows[0][0]) if rows else None
 
     def move_files(self, moves: Iterable[tuple[str, str]]) -> None:
@@ -347,7 +353,7 @@ class Index:
         for start in range(0, len(digests), LOOKUP):
             part = digests[start : start + LOOKUP]
             marks = ",".join("?" * len(part))
-            rows = self._rows(
+            rows = self.rows(
                 "SELECT digest, path, offset, chunk.size FROM chunk JOIN file ON file.id = chunk.file "  # noqa: S608  (marks)
                 f"WHERE digest IN ({marks})",
                 part,
@@ -364,14 +370,14 @@ class Index:
 
     def files(self) -> list[tuple[int, str, FileStat]]:
         """Return (id, path, stat) of every file that holds chunks."""
-        rows = self._rows("SELECT id, path, dev, inode, size, mtime_ns FROM file ORDER BY path")
+        rows = self.rows("SELECT id, path, dev, inode, size, mtime_ns FROM file ORDER BY path")
         return [
             (_int(row[0]), os.fsdecode(_blob(row[1])), FileStat(*(_int(value) for value in row[2:]))) for row in rows
         ]
 
     def chunks_of(self, file: int) -> list[tuple[bytes, int, int]]:
         """Return the (digest, offset, size) references into `file`, by offset."""
-        rows = self._rows("SELECT digest, offset, size FROM chunk WHERE file = ? ORDER BY offset", (file,))
+        rows = self.rows("SELECT digest, offset, size FROM chunk WHERE file = ? ORDER BY offset", (file,))
         return [(_blob(digest), _int(offset), _int(size)) for digest, offset, size in rows]
 
     def remove_files(self, files: Iterable[int]) -> None:
@@ -402,7 +408,7 @@ class Index:
 
     def releases(self, pid: str | None = None, name: str | None = None) -> list[ReleaseRow]:
         """Return the releases here, in the order they came."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT pid, name, version, manifest, envelope, path, layout, added FROM release "
             "WHERE (?1 IS NULL OR pid = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY added, rowid",
             (pid, name),
@@ -442,12 +448,12 @@ class Index:
         """Return (manifest, folder, last seen) of every unfinished pull."""
         return [
             (_cid(manifest), Path(os.fsdecode(_blob(path))), float(str(seen)))
-            for manifest, path, seen in self._rows("SELECT manifest, path, seen FROM partial")
+            for manifest, path, seen in self.rows("SELECT manifest, path, seen FROM partial")
         ]
 
     def check(self) -> None:
         """Raise `MalformedError` with what SQLite's own check finds wrong."""
-        for (text,) in self._rows("PRAGMA integrity_check(1)"):
+        for (text,) in self.rows("PRAGMA integrity_check(1)"):
             if text != "ok":
                 raise MalformedError(f"index is damaged: {text}", rule="index", path=str(self.path))
 

@@ -413,10 +413,10 @@ def test_a_head_may_bring_its_own_key(log: Log) -> None:
 
 
 def test_many_new_entries_need_a_signature_that_is_known(log: Log) -> None:
-    """More than a few are folded only for a head that a known log key signed, for this epoch or the next."""
+    """More than a few that change nothing are folded for a head by a known log key only, of this epoch or the next."""
     before = log.state
     log.add(recovery(log), "next")
-    for _ in range(MAX_UNSIGNED):
+    for _ in range(MAX_UNSIGNED + 1):
         log.add(b"{}")
     assert adopt(before, log.head(), log.entries[4:])[0].epoch == 1
     with pytest.raises(TrustError, match="at once"):
