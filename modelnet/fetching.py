@@ -106,7 +106,9 @@ class Fetcher:
         honest = [source for source in self.sources if self.reports[source.url].state != State.LIED.value]
         return sorted(honest, key=lambda source: self.reports[source.url].state == State.GONE.value)
 
-    def _accuse(self, source: str, error: ModelnetError) -> None:
+    def accuse(self, source: str, error: ModelnetError) -> None:
+        """Never ask `source` again: it lied, as `error` says."""
+        error.source = error.source or source
         with self._lock:
             known = source in self._lies
             self._lies.setdefault(source, error)
@@ -126,30 +128,34 @@ class Fetcher:
     def each(self, ask: Callable[[Connection], T]) -> Iterator[T]:
         """Yield what each source answers to `ask`; those that lie are accused, those that fail passed over."""
         for source in self.usable():
-            if self._over:
-                return
-            connection = self._connection(source)
-            deadline = time.monotonic() + REQUEST_S
+            if (answer := self.ask(source, ask)) is not None:
+                yield answer
 
-            def overdue(now: float, deadline: float = deadline) -> str | None:
-                return "slow" if now > deadline or self._over else None
+    def ask(self, source: HttpSource, ask: Callable[[Connection], T]) -> T | None:
+        """Return what one source answers to `ask`; None when it lied, for which it is accused, or does not answer."""
+        if self._over:
+            return None
+        connection = self._connection(source)
+        deadline = time.monotonic() + REQUEST_S
 
-            try:
-                with self._watcher.watch(connection, overdue):
-                    answer = ask(connection)
-            except (IntegrityError, MalformedError, TrustError) as error:
-                error.source = error.source or source.url
-                self._accuse(source.url, error)
-                continue
-            except UnavailableError as error:
-                if not isinstance(error, NotHereError):
-                    with self._lock:
-                        self.reports[source.url] = SourceReport(source.url, 0, State.GONE.value, error.message)
-                continue
-            with self._lock:
-                if self.reports[source.url].state == State.GONE.value:
-                    self.reports[source.url] = SourceReport(source.url, 0, State.OK.value)
-            yield answer
+        def overdue(now: float) -> str | None:
+            return "slow" if now > deadline or self._over else None
+
+        try:
+            with self._watcher.watch(connection, overdue):
+                answer = ask(connection)
+        except (IntegrityError, MalformedError, TrustError) as error:
+            self.accuse(source.url, error)
+            return None
+        except UnavailableError as error:
+            if not isinstance(error, NotHereError):
+                with self._lock:
+                    self.reports[source.url] = SourceReport(source.url, 0, State.GONE.value, error.message)
+            return None
+        with self._lock:
+            if self.reports[source.url].state == State.GONE.value:
+                self.reports[source.url] = SourceReport(source.url, 0, State.OK.value)
+        return answer
 
     def block(self, cid: Cid, what: str, limit: int = MAX_BLOCK, *, path: str | None = None) -> bytes:
         """Return a verified block, of the file `path`, from the first source that has it; raise when none does."""
@@ -304,7 +310,7 @@ class _Run:
             with self.lock:
                 self.transfer.lied(lease, str(error))
                 self.lock.notify_all()
-            self.fetcher._accuse(lease.source, error)  # noqa: SLF001  (one driver in two classes)
+            self.fetcher.accuse(lease.source, error)
         except NotHereError:
             with self.lock:
                 self.transfer.missing(lease, time.monotonic())

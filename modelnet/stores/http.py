@@ -174,6 +174,11 @@ class Connection:
         cid.verify(content, source=self.source.url)
         return content
 
+    def get(self, path: str, limit: int, what: str) -> bytes:
+        """Return the body of `path`, of at most `limit` bytes; nothing in it is verified. `what` names it in errors."""
+        with self._request(path, "*/*") as response:
+            return self._read(response, limit, what, least=0)
+
     def log(self, pid: str) -> list[bytes]:
         """Return the unverified entries of a publisher's log, the genesis first."""
         with self._request(f"/log/{pid}/entries", "application/octet-stream") as response:
