@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +69,10 @@ def maker(tmp_path: Path) -> Maker:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
+def folder(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
     """Give a way to write a folder of files."""
 
-    def write(files: dict[str, bytes]) -> Path:
+    def write(files: Mapping[str, bytes]) -> Path:
         base = tmp_path / "model"
         for name, content in files.items():
             path = base / name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import numpy as np
 
 from modelnet.formats import read_layout_strict
@@ -22,16 +25,20 @@ def _tensors(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def release_files() -> dict[str, bytes]:
-    """Return the files by path: every format large and small, text, an empty file, and bytes without format."""
-    rng = np.random.default_rng(11)
-    payloads = [array.tobytes() for array in _tensors(3).values()]
+@functools.cache
+def release_files(seed: int = 0) -> Mapping[str, bytes]:
+    """Return the files by path: every format large and small, text, an empty file, and bytes without format.
+
+    Another seed gives other tensors. Kept, because some of the writers do not write the same bytes twice.
+    """
+    rng = np.random.default_rng(seed)
+    payloads = [array.tobytes() for array in _tensors(seed + 3).values()]
     files = {
-        "model.safetensors": safetensors_file(_tensors(1)),
-        "quantised/model.gguf": gguf_file(_tensors(2)),
+        "model.safetensors": safetensors_file(_tensors(seed + 1)),
+        "quantised/model.gguf": gguf_file(_tensors(seed + 2)),
         "model.tflite": tflite_file(payloads),
-        "onnx/model.onnx": onnx_file(_tensors(4)),
-        "pytorch_model.bin": torch_file(_tensors(5)),
+        "onnx/model.onnx": onnx_file(_tensors(seed + 4)),
+        "pytorch_model.bin": torch_file(_tensors(seed + 5)),
         "config.json": b'{"architectures": ["M"]}\n',
         "empty.txt": b"",
         "plain.bin": rng.bytes(900_000),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from modelnet.core import car
@@ -13,7 +13,7 @@ from tests.engines import Kubo
 from tests.ipfs.conftest import Maker
 from tests.ipfs.models import large_tensors, release_files
 
-Folder = Callable[[dict[str, bytes]], Path]
+Folder = Callable[[Mapping[str, bytes]], Path]
 
 
 def test_a_release_of_every_format_travels_through_kubo(
@@ -21,7 +21,7 @@ def test_a_release_of_every_format_travels_through_kubo(
 ) -> None:
     """`ipfs get` of the tree gives the files, a tensor's CID the tensor; one pin holds it; its export is whole."""
     a, b = pair
-    files = release_files()
+    files = release_files(100)
     made = maker.publish(folder(files))
     root = made.release.manifest
     pushed = push(maker.store, client, root, "modelnet/m@1", segment=1_000_000)
