@@ -1,1 +1,1 @@
-"""The threat table, row by row: each test is named after the attack that it tries."""
+"""The threat table: each row that can be shown by a test, by its number."""

@@ -45,6 +45,8 @@ from modelnet_registry.log.storage import FileStorage, Storage
 __all__ = ["Committed", "Cosign", "LogWriter", "Proof", "current_epoch", "intention_of", "own_state"]
 
 
+MAX_LOG_LINES = 4  # signatures of the log itself on one head; the rest of a note is for witnesses
+
 Proof: TypeAlias = Callable[[int], list[bytes]]
 """Gives the consistency proof from a size to the head that is to be cosigned."""
 Cosign: TypeAlias = Callable[[SignedNote, Proof], SignedNote]
@@ -325,10 +327,12 @@ class LogWriter:
         The old ones sign too, so that whoever knows only them (a follower behind a rotation, or a restored backup of
         this very store) recognizes the head. None when no key in force is here.
         """
-        known = [key.key for key in state.log_keys()]
-        if not self.keys.signers("log", state.log.keys):
+        signers = self.keys.signers("log", state.log.keys)
+        if not signers:
             return []
-        return self.keys.signers("log", known)
+        known = [key.key for key in state.log_keys()]
+        older = [key for key in reversed(self.keys.signers("log", known)) if key not in signers]
+        return [*signers, *older][:MAX_LOG_LINES]
 
 
 def _no_key() -> UsageError:

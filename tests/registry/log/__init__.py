@@ -1,0 +1,1 @@
+"""The operating half of a log: appended, crashed, copied, restored, and checked by others."""
