@@ -376,6 +376,10 @@ class Machine:
 
     # What is told.
 
+    def told(self) -> Heads:
+        """Return the heads that this node tells everybody; none in quiet mode."""
+        return Heads((), ask=False) if self._config.quiet else self._told(ask=False)
+
     def _told(self, *, ask: bool, but: Iterable[str] = ()) -> Heads:
         """Return the heads to tell: all of them, or what changed last and a random sample of the rest."""
         if self._lines is None:

@@ -134,7 +134,7 @@ class Connection:
         body = _Body(self._http, self._receive, self._write, self._limits.head_s)
         opening: Sequence[Buffer] = ()
         try:
-            response = session.respond(_request(head, body.read))
+            response = session.respond(_request(head, body.read, _remote(self._sock)))
             if head.method != b"HEAD" and not isinstance(response.body, bytes | memoryview):
                 opening = next(response.body, ())  # what refuses here is answered as a refusal
         except Refusal as refusal:
@@ -273,7 +273,15 @@ def shut(sock: socket.socket, how: int) -> None:
         log.debug("shutdown: %s", error)
 
 
-def _request(head: h11.Request, receive: Callable[[int], bytes]) -> Request:
+def _remote(sock: socket.socket) -> str:
+    """Return the peer's IP address, an IPv4 one also where it came in by IPv6."""
+    try:
+        return str(sock.getpeername()[0]).removeprefix("::ffff:")
+    except (OSError, IndexError):
+        return ""
+
+
+def _request(head: h11.Request, receive: Callable[[int], bytes], remote: str) -> Request:
     target = head.target.decode("ascii")
     # RFC 9112 §3.2.2: "a server MUST accept the absolute-form in requests", which is for proxies.
     path, _, query = _ABSOLUTE.sub("", target).partition("?")
@@ -285,7 +293,7 @@ def _request(head: h11.Request, receive: Callable[[int], bytes]) -> Request:
         for name, value in head.headers
         if name not in (b"authorization", b"proxy-authorization", b"cookie")
     )
-    return Request(head.method.decode("ascii"), path, query, headers, receive)
+    return Request(head.method.decode("ascii"), path, query, headers, receive, remote)
 
 
 def _report(error: Exception, head: h11.Request | None) -> None:

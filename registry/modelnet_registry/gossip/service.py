@@ -1,0 +1,446 @@
+"""The gossip of a running node: the machine, with threads, sockets, a clock and the store's judge.
+
+    with GossipService(judge, Config(), static=["http://10.0.0.5:8710"]) as service:
+        door = GossipDoor(service.answer)                    # what peers send us
+        service.listen("http://10.0.0.7:8710")               # how peers can reach us; starts the clock
+
+Threads: one keeps time and looks whether another process changed the store; a few exchange batches with peers; a few
+judge, one of them nothing but negatives and evidence. The machine is used under one lock, and nothing slow is done in
+it. Every queue is bounded; what does not fit is dropped, and found again by comparing heads.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from random import SystemRandom
+from types import TracebackType
+from typing import Protocol, Self
+from urllib.parse import urlsplit
+
+from modelnet.errors import MalformedError, ModelnetError, UnavailableError, UsageError
+from modelnet.stores.http import HttpSource
+from modelnet.stores.logindex import LogRow
+from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Serve, Verdict
+from modelnet_registry.gossip.judge import Judge, Judgement, Snapshot
+from modelnet_registry.gossip.machine import Machine
+from modelnet_registry.gossip.messages import (
+    NOBODY,
+    Entries,
+    Evidence,
+    Head,
+    Item,
+    Message,
+    Negative,
+    Proof,
+    Stored,
+    encode_batch,
+    parse_batch,
+)  # fmt: skip
+from modelnet_registry.gossip.post import exchange
+
+__all__ = ["Broadcast", "GossipService"]
+
+log = logging.getLogger("modelnet_registry.gossip")
+log.addHandler(logging.NullHandler())
+
+SENDERS = 4
+JUDGES = 3  # and one for negatives and evidence only
+MAX_LEGS = 3  # batches sent in one exchange: compare, tell and ask, tell what was asked for
+MAX_SENDS = 256  # exchanges that wait for a sender
+MAX_CONTENTS = 256  # items kept in memory because they were just judged and are about to be told
+MAX_CONTENTS_BYTES = 4 * 1024 * 1024
+MAX_TRACE = 1000  # events for `gossip trace`
+LOOK_S = 1.0  # how often the store is looked at for what other processes changed; with short intervals, half of one
+STOP_S = 3.0
+
+Exchange = Callable[[str, bytes], bytes]
+
+
+class Broadcast(Protocol):
+    """A bus that reaches everybody at once and may lose anything, as Kubo pubsub."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Tell everybody, as far as it fits."""
+
+
+class GossipService:
+    """The gossip of one node. `answer`, `met` and the reading properties may be called from any thread."""
+
+    def __init__(
+        self, judge: Judge, config: Config | None = None, *, static: Iterable[str] = (), follow: Iterable[str] = (),
+        exchange: Exchange = exchange, changed: Callable[[str], None] = lambda _pid: None,
+    ) -> None:  # fmt: skip
+        """Judge with `judge`; `changed(pid)` is called, in a thread of ours, when more is known of a publisher."""
+        self.config = config or Config()
+        self._judge = judge
+        self._exchange = exchange
+        self._changed = changed
+        self._machine = Machine("", self.config, SystemRandom(secrets.randbits(64)), static)
+        self._lock = threading.Lock()
+        self._own = NOBODY
+        self._stop = threading.Event()
+        self._sends: queue.Queue[tuple[str, tuple[Message | Stored, ...]]] = queue.Queue(MAX_SENDS)
+        self._checks: queue.Queue[Check] = queue.Queue()  # the machine bounds both
+        self._urgent: queue.Queue[Check] = queue.Queue()
+        self._contents: OrderedDict[tuple[str, bytes], Negative | Evidence] = OrderedDict()
+        self._contents_bytes = 0
+        self._known: dict[str, Snapshot] = {}
+        self._rows: dict[str, LogRow] = {}
+        self._broadcasts: list[Broadcast] = []
+        self._threads: list[threading.Thread] = []
+        self._trace: deque[tuple[float, str, str, str]] = deque(maxlen=MAX_TRACE)
+        self.counts: Counter[str] = Counter()
+        for pid in follow:
+            self._machine.follow(pid)
+
+    # Life.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def listen(self, url: str) -> None:
+        """Begin; `url` is where peers reach this node, or empty when they cannot."""
+        self._own = url or NOBODY
+        self._machine.view.own = url
+        jobs: list[tuple[str, Callable[[], None]]] = [("clock", self._keep_time), ("urgent", self._judge_urgent)]
+        jobs += [(f"send-{n}", self._send_all) for n in range(SENDERS)]
+        jobs += [(f"judge-{n}", self._judge_all) for n in range(JUDGES)]
+        for name, job in jobs:
+            thread = threading.Thread(target=self._guard, args=(job,), name=f"gossip-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """End all threads; what they were doing is found again by the next run."""
+        self._stop.set()
+        deadline = time.monotonic() + STOP_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def add_broadcast(self, bus: Broadcast) -> None:
+        """Tell news on `bus` as well."""
+        self._broadcasts.append(bus)
+
+    def _guard(self, job: Callable[[], None]) -> None:
+        while not self._stop.is_set():
+            try:
+                job()
+            except Exception as error:  # the boundary of the thread: one bad message must not end gossip
+                log.error("gossip failed: %s: %s", type(error).__name__, error)  # noqa: TRY400
+                log.debug("trace", exc_info=error)
+                self.counts["failures"] += 1
+                self._stop.wait(1.0)
+
+    # What comes in.
+
+    def answer(self, remote: str, body: bytes) -> bytes:
+        """Take a batch that a peer sent us and return our answer; raise `MalformedError` where it is none."""
+        try:
+            sender, messages = parse_batch(body)
+        except MalformedError as error:
+            self._note("malformed", remote, str(error))
+            with self._lock:
+                self._blamed(self._machine.malformed(remote, time.monotonic(), str(error)))
+            raise
+        url = sender if self._is_believable(sender, remote) else ""
+        key = f"{remote} {url}"
+        with self._lock:
+            if url:
+                self._machine.met(url, remote)
+            effects = self._machine.received(key, messages, time.monotonic(), size=len(body))
+        return encode_batch(self._own, self._dispatch(effects, key))
+
+    def heard(self, source: str, messages: Sequence[Message], size: int) -> list[Message]:
+        """Take what a broadcast bus brought from `source`; return what this node would answer."""
+        with self._lock:
+            effects = self._machine.received(source, messages, time.monotonic(), size=size)
+        return self._dispatch(effects, source)
+
+    def met(self, url: str, source: str) -> None:
+        """Note a peer's address, of whatever quality."""
+        try:
+            url = HttpSource.parse(url).url
+        except UsageError:
+            return
+        with self._lock:
+            if self._machine.met(url, source):
+                self._note("met", url, f"told by {source}")
+
+    def lines(self) -> list[Message]:
+        """Return the heads as they are told to everybody."""
+        with self._lock:
+            return [self._machine.told()]
+
+    def _is_believable(self, sender: str, remote: str) -> bool:
+        """Tell whether a claimed address is the caller's own, so that nobody makes us call a third party."""
+        if sender == NOBODY:
+            return False
+        try:
+            HttpSource.parse(sender)
+        except UsageError:
+            return False
+        return urlsplit(sender).hostname == remote or self._machine.view.peer(sender) is not None
+
+    # What goes out.
+
+    def _dispatch(self, effects: Sequence[Effect], partner: str = "") -> list[Message]:
+        """Do what the machine asks for; return what is for `partner`, who waits for an answer."""
+        answer: list[Message] = []
+        for effect in effects:
+            match effect:
+                case Send(peer, messages) if peer == partner:
+                    answer += self._solid(messages)
+                case Send(peer, messages):
+                    self._later(peer, messages)
+                case Serve(peer) if peer == partner:
+                    if (part := self._part(effect)) is not None:
+                        answer.append(part)
+                case Serve():
+                    pass  # only who waits for an answer is served: entries are too large to be sent on a suspicion
+                case Check(item=item):
+                    (self._urgent if isinstance(item, Negative | Evidence) else self._checks).put(effect)
+                case Blame():
+                    self._blamed([effect])
+        return answer
+
+    def _later(self, peer: str, messages: tuple[Message | Stored, ...]) -> None:
+        url = peer.rpartition(" ")[2]
+        if not url.startswith("http"):
+            return  # it called us and cannot be called
+        try:
+            self._sends.put_nowait((url, messages))
+        except queue.Full:
+            self.counts["dropped"] += 1
+
+    def _part(self, serve: Serve) -> Entries | Proof | None:
+        try:
+            made = self._judge.proof if serve.proof else self._judge.entries
+            return made(serve.origin, serve.first, serve.last)
+        except ModelnetError as error:
+            log.debug("cannot serve a part of a log: %s", error)
+            return None
+
+    def _solid(self, messages: Iterable[Message | Stored]) -> list[Message]:
+        """Put items in the place of their names."""
+        found: list[Message] = []
+        for message in messages:
+            if not isinstance(message, Stored):
+                found.append(message)
+            elif (item := self._content(message)) is not None:
+                found.append(item)
+        return found
+
+    def _content(self, stored: Stored) -> Item | None:
+        try:
+            if stored.mark is None:
+                return self._judge.note(stored.pid)
+            return self._contents.get((stored.pid, stored.mark)) or self._judge.marked(stored.pid, stored.mark)
+        except (ModelnetError, OSError) as error:
+            log.debug("cannot tell what is not readable: %s", error)
+            return None
+
+    def _send_all(self) -> None:
+        while not self._stop.is_set():
+            try:
+                url, messages = self._sends.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            self._talk(url, self._solid(messages))
+
+    def _talk(self, url: str, messages: list[Message]) -> None:
+        """Exchange batches with a peer until neither has anything to say, at most `MAX_LEGS` times."""
+        for _ in range(MAX_LEGS):
+            if not messages or self._stop.is_set():
+                return
+            batch = encode_batch(self._own, messages)
+            try:
+                answer = self._exchange(url, batch)
+            except UnavailableError as error:
+                self._note("failed", url, error.message)
+                with self._lock:
+                    self._machine.failed(url, time.monotonic(), error.message)
+                return
+            self.counts["exchanges"] += 1
+            self.counts["sent"] += len(batch)
+            self.counts["received"] += len(answer)
+            try:
+                _, heard = parse_batch(answer) if answer else ("", [])
+            except MalformedError as error:
+                self._note("malformed", url, str(error))
+                with self._lock:
+                    self._blamed(self._machine.malformed(url, time.monotonic(), str(error)))
+                return
+            with self._lock:
+                effects = self._machine.received(url, heard, time.monotonic(), size=len(answer), asked=True)
+            messages = self._dispatch(effects, url)
+
+    # Judging.
+
+    def _judge_urgent(self) -> None:
+        self._judge_from(self._urgent)
+
+    def _judge_all(self) -> None:
+        self._judge_from(self._checks)
+
+    def _judge_from(self, checks: queue.Queue[Check]) -> None:
+        while not self._stop.is_set():
+            try:
+                check = checks.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            self._check(check)
+
+    def _check(self, check: Check) -> None:
+        item, url = check.item, check.peer.rpartition(" ")[2]
+        judgement = Judgement(Verdict.LATER)
+        try:
+            judgement = self._judge.check(item, url if url.startswith("http") else "")
+        except OSError as error:
+            log.warning("cannot judge: %s", error)
+        finally:
+            # Whatever happened: the machine counts what it waits for.
+            self._settle(check, judgement)
+
+    def _settle(self, check: Check, judgement: Judgement) -> None:
+        item = check.item
+        self._note(item.KIND, check.peer, f"{judgement.verdict.name.lower()} {item.pid} {judgement.reason}".rstrip())
+        if judgement.mark is not None and isinstance(item, Negative | Evidence):
+            self._keep(item, judgement.mark)
+        now = time.monotonic()
+        with self._lock:
+            before = self._machine.heads.get(item.pid), len(self._machine.marks.get(item.pid, ()))
+            effects: list[Effect] = []
+            if judgement.first and judgement.head is not None:
+                # What a new log brings along is no news to anybody else.
+                effects += self._machine.learned(judgement.head, judgement.found, now=now, tell=False)
+            effects += self._machine.judged(
+                check.key, judgement.verdict, now, head=judgement.head, mark=judgement.mark, reason=judgement.reason,
+                found=judgement.found, need=judgement.need,
+            )  # fmt: skip
+            after = self._machine.heads.get(item.pid), len(self._machine.marks.get(item.pid, ()))
+        if before != after:
+            self._tell(item.pid)
+        self._dispatch(effects)
+        self._broadcast(effects)
+
+    def _keep(self, item: Negative | Evidence, mark: bytes) -> None:
+        with self._lock:
+            if (item.pid, mark) in self._contents:
+                return
+            self._contents[item.pid, mark] = item
+            self._contents_bytes += len(item.content)
+            while len(self._contents) > MAX_CONTENTS or self._contents_bytes > MAX_CONTENTS_BYTES:
+                self._contents_bytes -= len(self._contents.popitem(last=False)[1].content)
+
+    def _tell(self, pid: str) -> None:
+        try:
+            self._changed(pid)
+        except ModelnetError as error:
+            log.warning("what changed could not be put to use: %s", error)
+
+    def _broadcast(self, effects: Iterable[Effect]) -> None:
+        """Tell on the broadcast buses what was just pushed to some peers, once."""
+        if not self._broadcasts:
+            return
+        news = dict.fromkeys(
+            message for effect in effects if isinstance(effect, Send) for message in effect.messages
+            if isinstance(message, Stored)
+        )  # fmt: skip
+        if news:
+            items = self._solid(news)
+            for bus in self._broadcasts:
+                bus.publish(items)
+
+    # Time, and other processes.
+
+    def _keep_time(self) -> None:
+        random = SystemRandom()
+        interval = self.config.interval
+        next_tick = time.monotonic()
+        self._look(everybody=True, news=False)  # what was known before is no news
+        while not self._stop.is_set():
+            now = time.monotonic()
+            self._look(everybody=now >= next_tick, news=True)
+            if now >= next_tick:
+                with self._lock:
+                    effects = self._machine.tick(now)
+                self._dispatch(effects)
+                # Jitter: nodes that were started together must not stay together.
+                next_tick = now + interval * random.uniform(0.9, 1.1)
+            self._stop.wait(max(0.0, min(next_tick - time.monotonic(), LOOK_S, interval / 2)))
+
+    def _look(self, *, everybody: bool, news: bool) -> None:
+        """Learn what other processes changed: all publishers at each tick, those with our keys more often."""
+        try:
+            own = self._judge.own()
+            rows = self._judge.rows() if everybody else {}
+        except ModelnetError as error:
+            log.warning("cannot read what is known: %s", error)
+            return
+        changed = [pid for pid, row in rows.items() if self._rows.get(pid) != row and pid not in own]
+        self._rows.update(rows)
+        for pid in (*own, *changed):
+            if self._stop.is_set():
+                return
+            try:
+                snapshot = self._judge.snapshot(pid)
+            except (ModelnetError, OSError) as error:
+                log.warning("cannot read what is known of %s: %s", pid, error)
+                continue
+            if snapshot is None or snapshot == self._known.get(pid):
+                continue
+            self._known[pid] = snapshot
+            with self._lock:
+                effects = self._machine.learned(snapshot.head, snapshot.marks, now=time.monotonic(), tell=news)
+            if effects:
+                self._note("learned", "", f"{pid} size {snapshot.head.size}")
+                self._tell(pid)
+            self._dispatch(effects)
+            self._broadcast(effects)
+
+    # For people.
+
+    def _note(self, what: str, peer: str, words: str) -> None:
+        self.counts[what] += 1
+        self._trace.append((time.time(), what, peer.strip(), words[:300]))
+
+    def _blamed(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Blame):
+                self._note("banned" if effect.banned else "blamed", effect.peer, effect.reason)
+                if not effect.remote:
+                    log.error("gossip: %s", effect.reason)
+
+    @property
+    def trace(self) -> list[tuple[float, str, str, str]]:
+        """The last events: unix time, what happened, the peer, and more words."""
+        return list(self._trace)
+
+    @property
+    def peers(self) -> list[tuple[str, str, str]]:
+        """Every peer that is known, its state and why."""
+        with self._lock:
+            return [(url, state.value, reason) for url, state, reason in self._machine.view.known]
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """Where the logs stand that this node cares about."""
+        with self._lock:
+            return dict(self._machine.heads)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How full the machine's tables are."""
+        with self._lock:
+            return self._machine.sizes
