@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable
 
 from modelnet.stores.local import LocalStore
+from modelnet_registry.gossip.node import Gossiping, start_gossip
 from modelnet_registry.http.doors import Doors
+from modelnet_registry.http.gossipdoor import GossipDoor, WithGossip
 from modelnet_registry.http.server import Server
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "run_node"]
@@ -28,15 +30,31 @@ def run_node(
     *,
     ready: Callable[[str], None],
     stop: threading.Event,
+    gossip: Gossiping | None = None,
 ) -> None:
     """Serve `store` on `host` and `port` (0: any free one), say the URL to `ready`, and return after `stop` is set.
 
+    With `gossip` the node compares heads with its peers, and hears of revocations and evidence.
     Raises `UnavailableError` when the address cannot be had or the store cannot be read.
     """
     store.index.aliases()  # a store that cannot be read is said now, not to the first peer
     try:
-        with Server(Doors(store), host, port) as server:
+        if gossip is None:
+            with Server(Doors(store), host, port) as server:
+                ready(server.url)
+                stop.wait()
+            return
+        with (
+            start_gossip(store, gossip) as service,
+            Server(WithGossip(Doors(store), GossipDoor(service.answer)), host, port) as server,
+        ):
+            service.listen(_reached_at(gossip.advertise, host, server.url))
             ready(server.url)
             stop.wait()
     finally:
         store.index.close()
+
+
+def _reached_at(advertised: str | None, host: str, url: str) -> str:
+    """Return the address to tell peers; none when the node listens at all of its own and nobody said which counts."""
+    return advertised or ("" if host in ("", "0.0.0.0", "::") else url)  # noqa: S104  (compared with, not bound to)
