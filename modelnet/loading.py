@@ -106,6 +106,8 @@ class VerifiedModel(os.PathLike[str]):
         except BaseException:
             self.close()
             raise
+        finally:
+            trusted.store.index.close()
 
     def _open(self, trusted: Trusted, level: Level | None) -> None:
         verdicts = Verdicts(trusted.store.home.root / "verdicts.sqlite")
@@ -215,7 +217,11 @@ class VerifiedModel(os.PathLike[str]):
 
 def _chosen(trusted: Trusted, only: Sequence[str]) -> tuple[FileEntry, ...]:
     files = trusted.manifest.files
-    chosen = [entry for entry in files if not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only)]
+    chosen = [
+        entry
+        for entry in files
+        if not only or any(entry.path == glob or fnmatch.fnmatchcase(entry.path, glob) for glob in only)
+    ]
     if not chosen:
         trusted.entry(", ".join(only))  # says which files there are
     return tuple(chosen)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelnet.content import check_release, refuse
 from modelnet.core.manifest import FileEntry, Manifest
-from modelnet.errors import UsageError
+from modelnet.errors import MalformedError, UsageError
 from modelnet.loaders._trusted import PREFIX, Trusted, find_path, parse_target, trust, unsigned
-from modelnet.loaders.reading import VerifiedReader
+from modelnet.loaders.levels import Level
+from modelnet.loaders.reading import VerifiedReader, memory_of, new_pool
 from modelnet.loaders.securing import open_signed
+from modelnet.loading import VerifiedModel, as_level
 from modelnet.policies import Policies, Terms
 from modelnet.puller import Knowledge
 
-__all__ = ["Opened", "open_file", "trust_file"]
+__all__ = ["Held", "Opened", "hold", "open_file", "read_whole", "trust_file"]
+
+SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")  # llama.cpp's own naming
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +76,82 @@ def open_file(
     """Open the file that `name` means for verified reading; the caller closes the reader."""
     trusted, entry = trust_file(name, suffixes=suffixes, home=home, policy=policy)
     tree = trusted.store.tree(entry)
+    trusted.store.index.close()
     reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))
     return Opened(reader, trusted.manifest, trusted.terms, trusted.knowledge)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One file at a level of the ladder; `path` may be opened by any library of this process."""
+
+    path: str
+    level: Level
+    model: VerifiedModel
+
+
+@contextmanager
+def hold(
+    name: str | os.PathLike[str],
+    suffixes: tuple[str, ...],
+    *,
+    level: Level | str | None = None,
+    home: str | os.PathLike[str] | None = None,
+    policy: Policies | None = None,
+) -> Iterator[Held]:
+    """Give the verified file that `name` means, with the other parts when it is the first of a split GGUF.
+
+    What has the path open, or mapped, when the block ends keeps the file.
+    """
+    trusted, entry = trust_file(name, suffixes=suffixes, home=home, policy=policy)
+    parts = _parts(trusted, entry.path)
+    with VerifiedModel(trusted, only=parts, level=as_level(level)) as model:
+        alone = len(parts) == 1 and model.level is not Level.COPY
+        yield Held(model.file(entry.path).path if alone else str(model / entry.path), model.level, model)
+
+
+def _parts(trusted: Trusted, path: str) -> list[str]:
+    found = SPLIT.fullmatch(path)
+    if found is None:
+        return [path]
+    parts = [f"{found['stem']}-{part:05}-of-{found['count']}.gguf" for part in range(1, int(found["count"]) + 1)]
+    return [trusted.entry(part).path for part in parts]
+
+
+def read_whole(trusted: Trusted, entries: Sequence[FileEntry]) -> dict[str, memoryview]:
+    """Return the content of files by path, the very bytes that were hashed, once the gate has looked at them."""
+    content: dict[str, memoryview] = {}
+    trees = [(entry, trusted.store.tree(entry)) for entry in entries]
+    trusted.store.index.close()
+    with new_pool() as pool:
+        for entry, tree in trees:
+            reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))
+            try:
+                view = memoryview(memory_of(entry.size))[: entry.size]
+                reader.read_into(0, view, pool)
+            finally:
+                reader.close()
+            content[entry.path] = view
+    findings = check_release({path: MemorySource(view) for path, view in content.items()}, trusted.manifest)
+    refuse(findings, allowed=trusted.terms.allow_code, manifest=trusted.manifest)
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySource:
+    """A `ByteSource` over memory that is not copied."""
+
+    view: memoryview
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.view)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly the bytes `[offset, offset + length)`; raise `MalformedError` past the end."""
+        if offset < 0 or length < 0 or offset + length > len(self.view):
+            raise MalformedError(
+                "the file ends too early", rule="truncated", offset=offset, wanted=f"{length} bytes", got=self.size
+            )
+        return bytes(self.view[offset : offset + length])

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ from modelnet.formats.safetensors import DTYPE_BITS, read_layout
 from modelnet.loaders._files import Opened, open_file
 from modelnet.loaders._library import need
 from modelnet.loaders.levels import Level
-from modelnet.loaders.reading import VerifiedReader, new_pool
+from modelnet.loaders.reading import HUGE, VerifiedReader, memory_of, new_pool
 from modelnet.policies import Policies
 
 __all__ = ["load_file", "safe_open", "tensors"]
@@ -49,7 +48,6 @@ TORCH = {
     "C64": "complex64", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
-HUGE = 4 * 1024 * 1024  # a buffer from here on is asked for in huge pages: fewer faults while it is filled
 
 
 def load_file(
@@ -140,7 +138,7 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
     def get_tensor(self, name: str) -> Any:
         """Return one tensor; only the chunks that it lies in are read."""
         span = self._span(name)
-        buffer = _memory(span.end - span.start)
+        buffer = memory_of(span.end - span.start)
         with _pool_for(span.end - span.start) as pool:
             self._reader.read_into(span.start, memoryview(buffer)[: span.end - span.start], pool)
         return self._make(buffer, 0, span)
@@ -148,7 +146,7 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
     def get_tensors(self) -> dict[str, Any]:
         """Return all tensors; they share one buffer that is filled in one pass over the file."""
         size = self._reader.size - self._data
-        buffer = _memory(size)
+        buffer = memory_of(size)
         with _pool_for(size) as pool:
             self._reader.read_into(self._data, memoryview(buffer)[:size], pool)
         return {name: self._make(buffer, span.start - self._data, span) for name, span in self._spans.items()}
@@ -201,7 +199,7 @@ class Slice:
         return self._read(self._span)
 
     def _read(self, span: Span) -> Any:
-        buffer = _memory(span.end - span.start)
+        buffer = memory_of(span.end - span.start)
         with _pool_for(span.end - span.start) as pool:
             self._reader.read_into(span.start, memoryview(buffer)[: span.end - span.start], pool)
         return self._make(buffer, 0, span)
@@ -210,19 +208,6 @@ class Slice:
 def _span(name: str, entry: dict[str, Any], data: int) -> Span:
     begin, end = entry["data_offsets"]
     return Span(data + begin, data + end, SpanKind.TENSOR, name, entry["dtype"], tuple(entry["shape"]))
-
-
-def _memory(size: int) -> mmap.mmap | bytearray:
-    """Return zeroed memory of our own, in huge pages when it is large and the system has them."""
-    if size < HUGE:
-        return bytearray(size)
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            return memory
-    return memory
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Loading: what passed the gate, hashed, through the real runtimes."""
