@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from modelnet.errors import UnavailableError
+
 __all__ = ["Spool"]
 
 IN_MEMORY = 8 * 1024 * 1024  # about ten thousand entries
@@ -17,6 +19,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         """Spill into `folder`."""
+        self._folder = folder
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115  (closed by __exit__)
         self.count = 0
 
@@ -27,8 +30,16 @@ class Spool:
         self._file.close()
 
     def add(self, entry: bytes) -> None:
-        """Keep one more."""
-        self._file.write(len(entry).to_bytes(4, "big") + entry)
+        """Keep one more; raise `UnavailableError` when the disk is full."""
+        try:
+            self._file.write(len(entry).to_bytes(4, "big") + entry)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot write: {error.strerror}",
+                rule="disk",
+                path=str(self._folder),
+                hint="free some space and try again",
+            ) from error
         self.count += 1
 
     def __iter__(self) -> Iterator[bytes]:
