@@ -1,7 +1,7 @@
 """The publishers that live in this store: which one is meant, its keys, and its log opened for writing.
 
-    with open_log(store, own_keyring(store, pid, passphrase)) as log:
-        log.append([entry])
+    with own_log(publisher="acme", passphrase=secret) as own:
+        own.log.append([sign_event(event, own.keys.quorum("root", own.log.state.root)).encoded])
 
 A store from before publishers had logs gets one here: its genesis, then its releases in the order they were made.
 """
@@ -9,17 +9,87 @@ A store from before publishers had logs gets one here: its genesis, then its rel
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
+from modelnet.core.entries import sign_event
+from modelnet.core.events import Event
+from modelnet.core.keys import SigningKey
+from modelnet.core.note import Checkpoint
 from modelnet.errors import UsageError
 from modelnet.gate import resolve_publisher
-from modelnet.stores.keyring import Keyring, load_genesis, load_keyring, own_publishers, read_keyring
-from modelnet.stores.local import LocalStore
+from modelnet.partial import disk_errors
+from modelnet.stores.home import Home
+from modelnet.stores.keyring import (
+    Keyring,
+    is_sealed,
+    key_file,
+    load_genesis,
+    load_keyring,
+    own_publishers,
+    read_keyring,
+    write_keyring,
+)  # fmt: skip
+from modelnet.stores.local import LocalStore, open_store
 from modelnet_registry.log.guards import Heads
 from modelnet_registry.log.writer import Cosign, LogWriter
 
-__all__ = ["open_log", "own_keyring", "own_pid"]
+__all__ = ["Appended", "Own", "Terms", "open_log", "own_keyring", "own_log", "own_pid"]
+
+
+class Terms(TypedDict, total=False):
+    """What every operation on an own log takes, all optional.
+
+    `publisher` chooses among several, by alias or pid; `passphrase` unlocks the keys here and those in `key_files`,
+    which were taken elsewhere; `heads` asks others what they saw of the log, `cosign` collects cosignatures.
+    """
+
+    publisher: str | None
+    passphrase: str | None
+    key_files: Sequence[str | os.PathLike[str]]
+    home: str | os.PathLike[str] | Home | None
+    heads: Heads | None
+    cosign: Cosign | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An entry of an own log: its place, and the head that contains it."""
+
+    pid: str
+    index: int
+    head: Checkpoint
+
+
+@dataclass(slots=True)
+class Own:
+    """A publisher of this store with its log open for writing; `keys` are those here and those that were given."""
+
+    store: LocalStore
+    keys: Keyring
+    log: LogWriter
+    _passphrase: str | None
+
+    @property
+    def pid(self) -> str:
+        """Whose log this is."""
+        return self.keys.pid
+
+    def append(self, event: Event, signers: Sequence[SigningKey]) -> Appended:
+        """Sign `event`, append it and commit."""
+        self.log.append([sign_event(event, signers).encoded])
+        return Appended(self.pid, self.log.state.size - 1, self.log.checkpoint)
+
+    def keep(self, change: Callable[[Keyring], Keyring]) -> None:
+        """Change the key file of this store, and sign with what it holds then; sealed as it was before."""
+        path = key_file(self.store.home.keys, self.pid)
+        with disk_errors(path):
+            kept = change(load_keyring(self.store.home.keys, self.pid, self._passphrase))
+            write_keyring(path, kept, self._passphrase if is_sealed(path) else None)
+        self.keys = self.log.keys = self.keys.joined(kept)
 
 
 def own_pid(store: LocalStore, publisher: str | None = None) -> str:
@@ -62,3 +132,15 @@ def open_log(
         first=lambda: [row.envelope for row in store.index.releases(keyring.pid)],
         heads=heads, cosign=cosign, recovering=recovering,
     )  # fmt: skip
+
+
+@contextmanager
+def own_log(*, recovering: bool = False, **terms: Unpack[Terms]) -> Iterator[Own]:
+    """Open the log of a publisher that lives here; raises what `own_pid`, `own_keyring` and `LogWriter.open` raise."""
+    store = open_store(terms.get("home"))
+    passphrase = terms.get("passphrase")
+    keyring = own_keyring(store, own_pid(store, terms.get("publisher")), passphrase, terms.get("key_files", ()))
+    with open_log(
+        store, keyring, heads=terms.get("heads"), cosign=terms.get("cosign"), recovering=recovering
+    ) as log:  # fmt: skip
+        yield Own(store, keyring, log, passphrase)
