@@ -18,7 +18,7 @@ from modelnet.core.cid import Cid
 from modelnet.core.unixfs import MAX_BLOCK
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
 from modelnet.ipfs.address import KuboAddress
-from modelnet.ipfs.rpc import IncompleteResponseError, KuboRefusedError, Rpc
+from modelnet.ipfs.rpc import READ_S, IncompleteResponseError, KuboRefusedError, Rpc
 
 __all__ = ["MAX_PIN_NAME", "NEWEST_TRIED", "OLDEST", "Kubo", "Multipart"]
 
@@ -70,12 +70,14 @@ class Kubo:
         self.version = version
 
     @classmethod
-    def connect(cls, address: KuboAddress) -> Self:
+    def connect(cls, address: KuboAddress, patience_s: float = READ_S) -> Self:
         """Return the Kubo at `address` once its version is one that can do what we need.
+
+        `patience_s` is how long it may pause within an answer.
 
         Raises `UnavailableError` when nothing answers or it is too old, `MalformedError` when it is no Kubo.
         """
-        rpc = Rpc(address)
+        rpc = Rpc(address, patience_s)
         try:
             version = _check_version(rpc.call("version").get("Version"), str(address))
         except BaseException:

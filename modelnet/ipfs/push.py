@@ -114,6 +114,8 @@ def push(
 def _send(store: LocalStore, kubo: Kubo, blocks: ReleaseBlocks, journal: _Journal, progress: Progress) -> int:
     """Import every segment that the journal does not know; return how many bytes of blocks that were."""
     parts = [part for part in blocks.segments if not journal.has(part)]
+    if not parts:
+        return 0
     total = sum(part.bytes for part in parts)
     progress.begin("sending to kubo", total)
     stopped = threading.Event()

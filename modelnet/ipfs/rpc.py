@@ -26,7 +26,7 @@ from modelnet.errors import IntegrityError, MalformedError, UnavailableError, Us
 from modelnet.ipfs.address import AUTH_VARIABLE, KuboAddress
 from modelnet.wording import printable
 
-__all__ = ["ENDPOINTS", "Body", "IncompleteResponseError", "KuboRefusedError", "Rpc"]
+__all__ = ["ENDPOINTS", "READ_S", "Body", "IncompleteResponseError", "KuboRefusedError", "Rpc"]
 
 # What may be asked, and with which options: https://docs.ipfs.tech/reference/kubo/rpc/, checked against Kubo 0.43.
 ENDPOINTS: Mapping[str, frozenset[str]] = MappingProxyType({
@@ -52,6 +52,7 @@ READ_S = 30.0  # between two reads; `pin/add` says something every half second
 MAX_LINE = 1 << 20  # one JSON record; the longest we ask for lists the addresses of a peer
 MAX_RECORDS = 1 << 22
 MAX_ERROR = 64 * 1024
+DEEPEST = 12  # errors within errors
 MAX_SAID = 300  # characters of Kubo's own words that an error repeats
 
 _STATUS_RULES = {401: "kubo-auth", 403: "kubo-auth", 404: "kubo-endpoint", 405: "kubo-endpoint"}
@@ -85,7 +86,7 @@ class _Question:
     arguments: tuple[str, ...]
     options: Mapping[str, str]
     body: Body | None = None
-    read_s: float = READ_S
+    read_s: float | None = None
 
     def __post_init__(self) -> None:
         allowed = ENDPOINTS.get(self.endpoint)
@@ -96,9 +97,10 @@ class _Question:
 class Rpc:
     """Calls to the Kubo at `address`."""
 
-    def __init__(self, address: KuboAddress) -> None:
-        """Connect lazily; nothing is sent yet. Raises `UsageError` for an address that cannot be reached at all."""
+    def __init__(self, address: KuboAddress, patience_s: float = READ_S) -> None:
+        """Connect lazily; `patience_s` is how long an answer may pause. Raises `UsageError` for a wrong address."""
         self.address = address
+        self._patience_s = patience_s
         self._local = threading.local()
         self._clients: list[Any] = []
         self._lock = threading.Lock()
@@ -112,11 +114,9 @@ class Rpc:
             self._clients.clear()
         self._local = threading.local()
 
-    def call(
-        self, endpoint: str, *arguments: str, options: Mapping[str, str] | None = None, read_s: float = READ_S
-    ) -> dict[str, Any]:
+    def call(self, endpoint: str, *arguments: str, options: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return the one record that `endpoint` answers with."""
-        records = list(self._records(_Question(endpoint, arguments, options or {}, None, read_s)))
+        records = list(self._records(_Question(endpoint, arguments, options or {})))
         if len(records) != 1:
             raise IncompleteResponseError(
                 f"kubo answered {endpoint} with {len(records)} records", rule="kubo-incomplete", wanted="1 record",
@@ -131,7 +131,7 @@ class Rpc:
         options: Mapping[str, str],
         terminal: Callable[[dict[str, Any]], bool],
         body: Body | None = None,
-        read_s: float = READ_S,
+        read_s: float | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield the records of an answer up to the one that `terminal` accepts.
 
@@ -243,15 +243,13 @@ class Rpc:
             answer = client._client.request(  # noqa: SLF001  (the pinned version's own way to call any endpoint)
                 f"/{endpoint}", list(question.arguments), opts=dict(question.options), decoder="none", stream=True,
                 data=question.body, headers={"Content-Type": question.body.content_type} if question.body else None,
-                timeout=(CONNECT_S, question.read_s),
+                timeout=(CONNECT_S, question.read_s or self._patience_s),
             )  # fmt: skip
             yield iter(answer)
         except exceptions.ErrorResponse as error:
             raise self._refused(endpoint, str(error)) from error
         except exceptions.StatusError as error:
             raise self._status(endpoint, error) from error
-        except (exceptions.TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-            raise self._gone(endpoint, "it is silent", "kubo-silent") from error
         except requests.TooManyRedirects as error:
             raise self._malformed(endpoint, "a redirect") from error
         except (
@@ -260,6 +258,10 @@ class Rpc:
             urllib3.exceptions.HTTPError,
             OSError,
         ) as error:
+            # urllib3's error for a refused connection is one of its timeouts.
+            timeouts = (TimeoutError, urllib3.exceptions.ReadTimeoutError)
+            if any(isinstance(part, timeouts) for part in _chain(error)):
+                raise self._gone(endpoint, "it is silent", "kubo-silent") from error
             raise self._gone(endpoint, _cause(error), "kubo-connection") from error
         finally:
             if answer is not None:
@@ -290,15 +292,19 @@ def _bound_error(response: Any, *_: object, **__: object) -> None:
         response.close()
 
 
-def _cause(error: BaseException) -> str:
-    """Return what the operating system said, from below the libraries' own words."""
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what lies below it: the libraries wrap each other's errors in every way there is."""
     below: BaseException | None = error
-    for _ in range(8):
+    for _ in range(DEEPEST):
         if below is None:
-            break
-        if isinstance(below, OSError) and below.strerror:
-            return below.strerror.lower()
+            return
+        yield below
         inner = [part for part in below.args if isinstance(part, BaseException)]
-        reason = getattr(below, "reason", None) or getattr(below, "original", None)
-        below = reason if isinstance(reason, BaseException) else inner[0] if inner else below.__cause__
-    return "the connection broke"
+        wrapped = getattr(below, "reason", None) or getattr(below, "original", None)
+        below = wrapped if isinstance(wrapped, BaseException) else inner[0] if inner else below.__context__
+
+
+def _cause(error: BaseException) -> str:
+    """Return what the operating system said."""
+    said = (part.strerror for part in _chain(error) if isinstance(part, OSError) and part.strerror)
+    return next(said, "the connection broke").lower()

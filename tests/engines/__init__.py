@@ -23,7 +23,17 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["KUBO_MISSING", "ROOT_OPTIONS", "Kubo", "find_kubo", "kubo_add", "kubo_daemon", "need_kubo"]
+__all__ = [
+    "KUBO_MISSING",
+    "ROOT_OPTIONS",
+    "Kubo",
+    "find_kubo",
+    "kubo_add",
+    "kubo_daemon",
+    "kubo_repository",
+    "kubo_running",
+    "need_kubo",
+]
 
 KUBO_MISSING = "kubo is not installed: run tests/engines/install.sh (needs go >= 1.26)"
 
@@ -118,9 +128,27 @@ def kubo_daemon(folder: Path, *, swarm_key: str = "", config: dict[str, str] | N
     Daemons with the same `swarm_key` (64 hex digits) may be connected with `swarm connect`. `config` holds more
     settings as JSON, `{"Gateway.NoFetch": "true"}`.
     """
+    try:
+        with kubo_running(kubo_repository(folder, swarm_key=swarm_key, config=config)) as kubo:
+            yield kubo
+    finally:
+        shutil.rmtree(folder / "blocks", ignore_errors=True)  # may be large; the log and the settings stay
+
+
+def kubo_repository(folder: Path, *, swarm_key: str = "", config: dict[str, str] | None = None) -> Kubo:
+    """Make a repository in the empty `folder` as `kubo_daemon` does, without a daemon."""
     repo = _create(folder, swarm_key or secrets.token_hex(32))
     for key, value in (_CONFIG | (config or {})).items():
         repo.run("config", "--json", key, value)
+    return repo
+
+
+@contextmanager
+def kubo_running(repo: Kubo) -> Iterator[Kubo]:
+    """Run a daemon on a repository until the block ends or the daemon is killed; it may be run again."""
+    folder = repo.repo
+    for name in ("api", "gateway"):
+        (folder / name).unlink(missing_ok=True)  # of a daemon that was killed
     log = folder / "daemon.log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(
@@ -146,7 +174,6 @@ def kubo_daemon(folder: Path, *, swarm_key: str = "", config: dict[str, str] | N
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
-        shutil.rmtree(folder / "blocks", ignore_errors=True)  # may be large; the log and the settings stay
 
 
 def _create(folder: Path, swarm_key: str) -> Kubo:
