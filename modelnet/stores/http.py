@@ -113,13 +113,17 @@ class Connection:
             return
 
     @contextmanager
-    def _request(self, path: str, accept: str) -> Iterator[http.client.HTTPResponse]:
-        """Send a GET and yield the answer if it is a 200; the connection is kept only if it was read to its end."""
+    def _request(self, path: str, accept: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
+        """Send a GET and yield the answer if it is a 200; the connection is kept only if it was read to its end.
+
+        With a `body` it is a POST, and any answer is yielded.
+        """
         self._aborted = False
         response = None
         try:
-            response = self._send(path, accept)
-            self._check_status(response)
+            response = self._send(path, accept, body)
+            if body is None:
+                self._check_status(response)
             yield response
             if not response.isclosed():
                 self._http.close()
@@ -135,18 +139,19 @@ class Connection:
             if response is not None:
                 response.close()  # it owns the socket of a connection that will not be kept
 
-    def _send(self, path: str, accept: str) -> http.client.HTTPResponse:
+    def _send(self, path: str, accept: str, body: bytes | None) -> http.client.HTTPResponse:
         fresh = self._http.sock is None
         try:
-            return self._ask(path, accept)
+            return self._ask(path, accept, body)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
             if fresh or self._aborted:
                 raise
             self._http.close()  # the peer closed a connection that had been idle: ask once more on a new one
-            return self._ask(path, accept)
+            return self._ask(path, accept, body)
 
-    def _ask(self, path: str, accept: str) -> http.client.HTTPResponse:
-        self._http.request("GET", self.source.base + path, headers={"Accept": accept, "User-Agent": "modelnet"})
+    def _ask(self, path: str, accept: str, body: bytes | None) -> http.client.HTTPResponse:
+        method = "GET" if body is None else "POST"
+        self._http.request(method, self.source.base + path, body, {"Accept": accept, "User-Agent": "modelnet"})
         self._sock = self._http.sock
         if self._sock is not None:
             self._sock.settimeout(READ_S)
@@ -178,6 +183,12 @@ class Connection:
         """Return the body of `path`, of at most `limit` bytes; nothing in it is verified. `what` names it in errors."""
         with self._request(path, "*/*") as response:
             return self._read(response, limit, what, least=0)
+
+    def post(self, path: str, body: bytes, limit: int) -> tuple[int, str, bytes]:
+        """Send `body`; return status, media type and content (at most `limit` bytes) of whatever is answered."""
+        with self._request(path, "*/*", body) as response:
+            content = self._read(response, limit, "answer", least=0)
+        return response.status, response.headers.get_content_type(), content
 
     def log(self, pid: str) -> list[bytes]:
         """Return the unverified entries of a publisher's log, the genesis first."""

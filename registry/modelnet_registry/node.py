@@ -16,6 +16,7 @@ from modelnet_registry.gossip.node import Gossiping, start_gossip
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.gossipdoor import GossipDoor, WithGossip
 from modelnet_registry.http.server import Server
+from modelnet_registry.witness import Witness, WitnessKey
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "run_node"]
 
@@ -31,22 +32,25 @@ def run_node(
     ready: Callable[[str], None],
     stop: threading.Event,
     gossip: Gossiping | None = None,
+    witness: WitnessKey | None = None,
 ) -> None:
     """Serve `store` on `host` and `port` (0: any free one), say the URL to `ready`, and return after `stop` is set.
 
-    With `gossip` the node compares heads with its peers, and hears of revocations and evidence.
+    With `gossip` the node compares heads with its peers, and hears of revocations and evidence. With the key of a
+    `witness` it cosigns heads of the logs that it follows and of those that its policy names.
     Raises `UnavailableError` when the address cannot be had or the store cannot be read.
     """
     store.index.aliases()  # a store that cannot be read is said now, not to the first peer
     try:
+        doors = Doors(store, witness=None if witness is None else Witness.open(store, witness))
         if gossip is None:
-            with Server(Doors(store), host, port) as server:
+            with Server(doors, host, port) as server:
                 ready(server.url)
                 stop.wait()
             return
         with (
             start_gossip(store, gossip) as service,
-            Server(WithGossip(Doors(store), GossipDoor(service.answer)), host, port) as server,
+            Server(WithGossip(doors, GossipDoor(service.answer)), host, port) as server,
         ):
             service.listen(_reached_at(gossip.advertise, host, server.url))
             ready(server.url)

@@ -3,6 +3,7 @@
 /ipfs/{cid}…            the gateway (`modelnet_registry.http.gateway`)
 /log/{pid}/…            publishers' logs (`modelnet_registry.http.logdoor`)
 /log/{pid}/entries      a publisher's log entries, each u16be length ‖ bytes (C2SP tlog-tiles, entry bundles)
+/add-checkpoint …       a witness, if the operator asked for one (`modelnet_registry.http.witnessdoor`)
 /routing/v1/…           who has a block: this node (`modelnet_registry.http.routing`)
 /healthz /readyz        is the process alive, can it read its store
 /                       a page for people; read-only
@@ -27,6 +28,8 @@ from modelnet_registry.http.logdoor import LogDoor
 from modelnet_registry.http.message import Refusal, Request, Response, text
 from modelnet_registry.http.negotiation import matches
 from modelnet_registry.http.routing import RoutingDoor
+from modelnet_registry.http.witnessdoor import WitnessDoor
+from modelnet_registry.witness import Witness
 
 __all__ = ["MAX_ENTRY", "Doors", "entry_bundle"]
 
@@ -60,12 +63,13 @@ def entry_bundle(entries: list[bytes]) -> bytes:
 class Doors:
     """What a node serves from `store`: a `Door` for a `Server`."""
 
-    def __init__(self, store: LocalStore) -> None:
-        """Serve `store`, which other processes may write to at the same time."""
+    def __init__(self, store: LocalStore, *, witness: Witness | None = None) -> None:
+        """Serve `store`, which other processes may write to at the same time; be a witness where one is given."""
         self._store = store
         self._gateway = Gateway(LocalBlocks(store))
         self._routing = RoutingDoor(self._gateway.blocks)
         self._logs = LogDoor(store.home)
+        self._witness = None if witness is None else WitnessDoor(witness)
         self._started = time.monotonic()
 
     @contextmanager
@@ -79,6 +83,8 @@ class Doors:
 
     def respond(self, request: Request, chunks: Chunks) -> Response:
         """Answer `request` in the thread that `chunks` belongs to."""
+        if self._witness is not None and (answer := self._witness.respond(request)) is not None:
+            return answer
         if request.method not in METHODS:
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(METHODS)))
         match request.segments():
