@@ -63,7 +63,7 @@ class Machine:
     """The gossip of one node. Not thread-safe: its driver serialises."""
 
     __slots__ = (
-        "_asked", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed", "_random",
+        "_asked", "_called", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed", "_random",
         "_rumours", "_seen", "_sources", "_sums", "_ticks", "heads", "refused", "view",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class Machine:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._checking: dict[bytes, tuple[str, Source, Item | Entries | Proof, bool]] = {}
         self._checking_bytes = 0
+        self._called = False  # whether we called whom we are listening to
         self._rumours: OrderedDict[tuple[str, bytes], Item] = OrderedDict()
         self._sources = Sources(config)
         self._asked: dict[tuple[str, ...], float] = {}  # (peer, what …) → until when not to ask again
@@ -138,6 +139,7 @@ class Machine:
             self.view.called(peer)
         if source.muted > now:
             return []
+        self._called = asked
         if not source.bytes.take(size, now):
             return [Blame(peer, "too many bytes")]
         effects: list[Effect] = []
@@ -307,6 +309,8 @@ class Machine:
         full = len(self._checking) >= most or self._checking_bytes + weight > MAX_CHECKS_BYTES
         if full or source.pending >= MAX_CHECKS_PEER or not source.checks.take(1, now):
             return
+        if not self._called and not self._sources.strangers.take(1, now):
+            return  # a thousand strangers get no more of the judge than a few; whom we call ourselves is not among them
         source.pending += 1
         self._checking_bytes += weight
         self._checking[key] = (peer, source, message, rumour)

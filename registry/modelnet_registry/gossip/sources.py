@@ -10,6 +10,7 @@ __all__ = ["MAX_SOURCES", "Source", "Sources"]
 
 MAX_SOURCES = 1024  # whose use is counted apart; beyond them, those that have been silent longest are forgotten
 CHECKS_A_MINUTE = 1200.0  # at 0.1 ms a signature, a five-hundredth of a core
+STRANGERS_A_MINUTE = 6000.0  # in all, for those who call us
 
 
 class Bucket:
@@ -46,11 +47,12 @@ class Source:
 class Sources:
     """The sources that were heard lately."""
 
-    __slots__ = ("_config", "_known")
+    __slots__ = ("_config", "_known", "strangers")
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._known: OrderedDict[str, Source] = OrderedDict()
+        self.strangers = Bucket(STRANGERS_A_MINUTE / 60, 0.0)
 
     def __len__(self) -> int:
         return len(self._known)
