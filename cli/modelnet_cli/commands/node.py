@@ -18,12 +18,28 @@ def node(
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 picks a free one.")
     ] = "127.0.0.1:8710",
-    peer: Annotated[list[str] | None, typer.Option("--peer", help="Peer that later pulls ask by themselves.")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", help="Peer to gossip with; later pulls ask it by themselves.")
+    ] = None,
+    follow: Annotated[
+        list[str] | None, typer.Option("--follow", metavar="PUBLISHER", help="Publisher whose log is kept up to date.")
+    ] = None,
+    gossip_interval: Annotated[
+        float, typer.Option(min=0, help="Seconds between two comparisons with peers; 0 turns gossip off.")
+    ] = 30.0,
+    gossip_quiet: Annotated[
+        bool, typer.Option("--gossip-quiet", help="Tell peers nothing of what is known here; only ask.")
+    ] = False,
+    advertise: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where peers reach this node, if not where it listens.")
+    ] = None,
 ) -> None:
-    """Serve the releases in this store to peers, Kubo and browsers, until interrupted."""
+    """Serve the releases in this store to peers, Kubo and browsers, and gossip with peers, until interrupted."""
+    from modelnet.gate import resolve_publisher
     from modelnet.stores.home import Home
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import add_peers
+    from modelnet_registry.gossip.node import Gossiping
     from modelnet_registry.node import run_node
 
     host, port = _address(listen)
@@ -40,7 +56,9 @@ def node(
             f"serving {count_text(len(store.index.releases()), 'release')} at {url}",
         )
 
-    run_node(store, host, port, ready=ready, stop=stop)
+    followed = [resolve_publisher(store, publisher) for publisher in follow or ()]
+    gossip = Gossiping(followed, peer or (), gossip_interval, gossip_quiet, advertise) if gossip_interval else None
+    run_node(store, host, port, ready=ready, stop=stop, gossip=gossip)
     output.result({"event": "stopped"}, "stopped")
 
 

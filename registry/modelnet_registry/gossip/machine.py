@@ -63,8 +63,8 @@ class Machine:
     """The gossip of one node. Not thread-safe: its driver serialises."""
 
     __slots__ = (
-        "_asked", "_called", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed", "_random",
-        "_rumours", "_seen", "_sources", "_sums", "_ticks", "heads", "refused", "view",
+        "_asked", "_called", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed",
+        "_random", "_rumours", "_seen", "_sources", "_sums", "_ticks", "heads", "refused", "view",
     )  # fmt: skip
 
     def __init__(self, own: str, config: Config, random: Random, static: Iterable[str] = ()) -> None:
