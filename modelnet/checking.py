@@ -20,7 +20,7 @@ from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.errors import IntegrityError, UnavailableError
 
-__all__ = ["CORES", "check_chunks", "data_chunks", "open_file", "verify_file"]
+__all__ = ["CORES", "check_chunks", "data_chunks", "open_file", "read_buffer", "verify_file"]
 
 GROUP = 1024 * 1024  # bytes read by one call; at least one chunk
 LARGEST_TASK, SMALLEST_TASK = 32, 2  # reads of one task for a thread
@@ -30,11 +30,16 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 Advance = Callable[[int], None]
 
 
+def read_buffer(size: int) -> memoryview:
+    """Return memory to read into; unlike a bytearray it is not filled with zeros while the interpreter is held."""
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 class _Buffers(threading.local):
     """One read buffer for each thread."""
 
     def __init__(self) -> None:
-        self.view = memoryview(mmap.mmap(-1, GROUP))  # not filled with zeros while the interpreter is held
+        self.view = read_buffer(GROUP)
 
 
 _BUFFERS = _Buffers()

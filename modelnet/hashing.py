@@ -1,8 +1,8 @@
 """Read a file once, cut it, and take every digest that the manifest carries.
 
     reader ──window──▶ chunk hashes (BLAKE3, several threads)
-           ├─────────▶ whole-file BLAKE3 (in order)
-           └─────────▶ whole-file SHA-256 (in order)
+           ├─────────▶ whole-file BLAKE3 (in order, one thread)
+           └─────────▶ whole-file SHA-256 (in order, one thread; the slowest)
 
 A few windows of memory are in flight; the next one is read while the last ones are hashed. The hash functions release
 the interpreter lock. The file must be the same before and after: its size, times and inode are compared, and a file
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import blake3
 
+from modelnet.checking import read_buffer
 from modelnet.core import chunking
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.manifest import FileEntry
@@ -205,10 +206,9 @@ class _Hasher:
             return self._whole(regions)
         if self.pool is None:
             return self._in_turn(regions)
-        self.blake3 = blake3.blake3(max_threads=blake3.blake3.AUTO)
         chunks: list[ChunkRow] = []
         with ThreadPoolExecutor(1) as in_order_sha, ThreadPoolExecutor(1) as in_order_blake3:
-            free = deque(memoryview(bytearray(WINDOW)) for _ in range(IN_FLIGHT))
+            free = deque(read_buffer(WINDOW) for _ in range(IN_FLIGHT))
             flying: deque[tuple[memoryview, list[Future[None]], Future[list[ChunkRow]]]] = deque()
 
             def land() -> None:
@@ -242,7 +242,7 @@ class _Hasher:
     def _in_turn(self, regions: list[chunking.Region] | None) -> list[ChunkRow]:
         """Take all digests on this thread, piece by piece: other files keep the other cores busy."""
         chunks: list[ChunkRow] = []
-        buffer = memoryview(bytearray(PIECE))
+        buffer = read_buffer(PIECE)
         free = deque([buffer])
         for offset, lengths, _ in self._windows(self._cuts(regions), PIECE, free, lambda: None):
             view = buffer[: sum(lengths)]
