@@ -22,6 +22,7 @@ from modelnet.core.note import Checkpoint
 from modelnet.errors import UsageError
 from modelnet.gate import resolve_publisher
 from modelnet.partial import disk_errors
+from modelnet.replica import Replicas
 from modelnet.stores.home import Home
 from modelnet.stores.keyring import (
     Keyring,
@@ -125,12 +126,13 @@ def open_log(
 ) -> LogWriter:  # fmt: skip
     """Open the log of the keyring's publisher for writing; raises what `LogWriter.open` raises."""
     genesis = load_genesis(store.home.keys, keyring.pid)
-    # An index that was set aside does not know the publisher any more.
-    store.index.add_publisher(keyring.pid, genesis.envelope.encoded)
+    if store.index.genesis(keyring.pid) != genesis.envelope.encoded:
+        # An index that was set aside does not know the publisher any more.
+        store.index.add_publisher(keyring.pid, genesis.envelope.encoded)
     return LogWriter.open(
         store.home, keyring, genesis.envelope.encoded,
         first=lambda: [row.envelope for row in store.index.releases(keyring.pid)],
-        heads=heads, cosign=cosign, recovering=recovering,
+        heads=heads, cosign=cosign, committed=Replicas(store).committed, recovering=recovering,
     )  # fmt: skip
 
 
