@@ -183,7 +183,7 @@ class _Visit:
                 entries = self._entries(note, epoch, first, size)
                 self.replicas.adopt(self.pid, note, entries, first=first, tree=tree)
         except (IntegrityError, MalformedError, TrustError) as error:
-            if error.rule not in PUBLISHERS_FAULT:
+            if not isinstance(error, TrustError) or error.rule not in PUBLISHERS_FAULT:
                 raise self._lied(error) from error
             self.heard.error = error
 
