@@ -111,6 +111,19 @@ class Kubo:
             raise MalformedError("not a peer id", rule="kubo-answer", got=repr(told)[:80], source=str(self))
         return told
 
+    def addresses(self) -> list[str]:
+        """Return the multiaddrs at which others may reach the daemon."""
+        told = self.rpc.call("id").get("Addresses")
+        return [item for item in told if isinstance(item, str)] if isinstance(told, list) else []
+
+    def connect_to(self, address: str) -> None:
+        """Let the daemon connect to the peer at a multiaddr that ends in its peer id; raise when it cannot."""
+        told = self.rpc.call("swarm/connect", address).get("Strings")
+        if not isinstance(told, list) or not any("success" in str(item) for item in told):
+            raise IncompleteResponseError(
+                "kubo did not connect", rule="kubo-incomplete", wanted=address, source=str(self.rpc.address)
+            )
+
     def import_car(self, body: Multipart, blocks: int, size: int) -> None:
         """Stream a CAR of `blocks` blocks of `size` bytes together into the repository; nothing is pinned.
 
