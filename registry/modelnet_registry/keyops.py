@@ -53,7 +53,7 @@ class KeyRow:
 
 def list_keys(**terms: Unpack[Terms]) -> list[KeyRow]:
     """Return the keys that the log names, and those here that it does not name (any more)."""
-    with own_log(**terms) as own:
+    with own_log(recovering=True, **terms) as own:
         state, rows = own.log.state, []
         for role in ("root", *ONLINE):
             rows += _rows(role, getattr(state, role), {key.verify_key for key in own.keys.of(role)})
@@ -181,7 +181,7 @@ def export_keys(
     to be the passphrase of the store where it is to be used together with it.
     """
     target = Path(path)
-    with own_log(**terms) as own:
+    with own_log(recovering=True, **terms) as own:
         chosen = [key for key in own.keys.of(role) if keyids is None or key.verify_key.keyid in keyids]
         if not chosen or (keyids is not None and len(chosen) != len(set(keyids))):
             raise UsageError(f"no such {role} keys are here", rule="keys")
@@ -198,7 +198,7 @@ def export_keys(
 
 def import_keys(path: str | os.PathLike[str], *, file_passphrase: str | None = None, **terms: Unpack[Terms]) -> None:
     """Take the keys in a file into this store; the file stays where it is."""
-    with own_log(**terms) as own:
+    with own_log(recovering=True, **terms) as own:
         taken = read_keyring(Path(path), own.pid, file_passphrase)
         own.keep(lambda kept: kept.joined(taken))
 

@@ -83,9 +83,10 @@ def check_evidence(home: Home, state: PublisherState, epoch: int) -> None:
         )  # fmt: skip
 
 
-def forked(message: str, got: Checkpoint, ours: Checkpoint) -> TrustError:
-    """Return the refusal to sign."""
+def forked(message: str, got: Checkpoint | int, ours: Checkpoint) -> TrustError:
+    """Return the refusal to sign; `got` is the other head, or its size where that is all that is known."""
     return TrustError(
-        message, rule="fork", wanted=f"{ours.size} {ours.root.hex()}", got=f"{got.size} {got.root.hex()}",
+        message, rule="fork", wanted=f"{ours.size} {ours.root.hex()}",
+        got=got if isinstance(got, int) else f"{got.size} {got.root.hex()}",
         hint="this key is used elsewhere, or this store was restored: run `modelnet sync`, and write in one place only",
     )  # fmt: skip

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -22,6 +23,7 @@ from modelnet.core.note import Checkpoint
 from modelnet.errors import UsageError
 from modelnet.gate import resolve_publisher
 from modelnet.partial import disk_errors
+from modelnet.policies import load_witnesses
 from modelnet.replica import Replicas
 from modelnet.stores.home import Home
 from modelnet.stores.keyring import (
@@ -35,6 +37,8 @@ from modelnet.stores.keyring import (
     write_keyring,
 )  # fmt: skip
 from modelnet.stores.local import LocalStore, open_store
+from modelnet_registry.cosigning import cosign as by_witnesses
+from modelnet_registry.cosigning import heads_elsewhere, larger_elsewhere
 from modelnet_registry.log.guards import Heads
 from modelnet_registry.log.writer import Cosign, LogWriter
 
@@ -45,7 +49,8 @@ class Terms(TypedDict, total=False):
     """What every operation on an own log takes, all optional.
 
     `publisher` chooses among several, by alias or pid; `passphrase` unlocks the keys here and those in `key_files`,
-    which were taken elsewhere; `heads` asks others what they saw of the log, `cosign` collects cosignatures.
+    which were taken elsewhere. `heads` says what others saw of the log and `cosign` collects cosignatures, instead of
+    the peers and witnesses of the store.
     """
 
     publisher: str | None
@@ -124,15 +129,23 @@ def open_log(
     store: LocalStore, keyring: Keyring, *, heads: Heads | None = None, cosign: Cosign | None = None,
     recovering: bool = False,
 ) -> LogWriter:  # fmt: skip
-    """Open the log of the keyring's publisher for writing; raises what `LogWriter.open` raises."""
-    genesis = load_genesis(store.home.keys, keyring.pid)
-    if store.index.genesis(keyring.pid) != genesis.envelope.encoded:
+    """Open the log of the keyring's publisher for writing; raises what `LogWriter.open` raises.
+
+    Unless told otherwise it asks the peers and witnesses of this store what they saw, and its witnesses to cosign.
+    """
+    pid, policy = keyring.pid, load_witnesses(store.home)
+    genesis = load_genesis(store.home.keys, pid)
+    if store.index.genesis(pid) != genesis.envelope.encoded:
         # An index that was set aside does not know the publisher any more.
-        store.index.add_publisher(keyring.pid, genesis.envelope.encoded)
+        store.index.add_publisher(pid, genesis.envelope.encoded)
+    witnessed = bool(policy.witnesses)
     return LogWriter.open(
         store.home, keyring, genesis.envelope.encoded,
-        first=lambda: [row.envelope for row in store.index.releases(keyring.pid)],
-        heads=heads, cosign=cosign, committed=Replicas(store).committed, recovering=recovering,
+        first=lambda: [row.envelope for row in store.index.releases(pid)],
+        heads=heads or partial(heads_elsewhere, store.home, pid),
+        larger=partial(larger_elsewhere, policy) if witnessed else None,
+        cosign=cosign or (partial(by_witnesses, policy) if witnessed else None),
+        committed=Replicas(store).committed, recovering=recovering,
     )  # fmt: skip
 
 

@@ -42,13 +42,15 @@ from modelnet.stores.logfolder import LogFolder
 from modelnet_registry.log.guards import Heads, check_elsewhere, check_evidence, forked, lock_log
 from modelnet_registry.log.storage import FileStorage, Storage
 
-__all__ = ["Committed", "Cosign", "LogWriter", "Proof", "current_epoch", "intention_of", "own_state"]
+__all__ = ["Committed", "Cosign", "Larger", "LogWriter", "Proof", "current_epoch", "intention_of", "own_state"]
 
 
 MAX_LOG_LINES = 4  # signatures of the log itself on one head; the rest of a note is for witnesses
 
 Proof: TypeAlias = Callable[[int], list[bytes]]
 """Gives the consistency proof from a size to the head that is to be cosigned."""
+Larger: TypeAlias = Callable[[SignedNote, Proof], int | None]
+"""Committed head → the size of a larger one that somebody has cosigned, or None."""
 Cosign: TypeAlias = Callable[[SignedNote, Proof], SignedNote]
 """Signed head → the same head with what witnesses added; one that cannot be reached is left out."""
 Committed: TypeAlias = Callable[[str, SignedNote, Sequence[bytes]], object]
@@ -92,15 +94,16 @@ class LogWriter:
     @classmethod
     def open(
         cls, home: Home, keys: Keyring, genesis: bytes, *, first: Callable[[], Sequence[bytes]] | None = None,
-        heads: Heads | None = None, cosign: Cosign | None = None, committed: Committed | None = None,
-        storage: Storage | None = None, clock: Callable[[], float] = time.time, recovering: bool = False,
+        heads: Heads | None = None, larger: Larger | None = None, cosign: Cosign | None = None,
+        committed: Committed | None = None, storage: Storage | None = None, clock: Callable[[], float] = time.time,
+        recovering: bool = False,
     ) -> Self:  # fmt: skip
         """Lock the log of `keys.pid`, finish what a crash left, and refuse if its key is used elsewhere.
 
         A log that is not there yet is begun with `genesis` and the entries that `first` gives. Raises `TrustError`
         with rule `fork` when another history was or may have been signed, `quarantined` when evidence of that lies
         here, `UnavailableError` with rule `busy`, `disk` or `log`, `UsageError` when the log key is not in `keys`.
-        With `recovering` a fork is no hindrance: only `recover` may follow.
+        With `recovering` a fork is no hindrance and nobody is asked: only `recover` may follow.
         """
         pid = keys.pid
         guard = lock_log(home.logs / pid)
@@ -115,6 +118,8 @@ class LogWriter:
                     check_evidence(home, writer.state, writer.epoch)
                     if heads is not None:
                         check_elsewhere(writer.state, writer.epoch, heads)
+                    if larger is not None and writer.head is not None:
+                        writer._check_larger(larger, writer.head)
                 if not began:
                     writer._begin(genesis, first() if first is not None else ())
         except BaseException:
@@ -194,6 +199,11 @@ class LogWriter:
         return PublisherState.fold(self.folder.entries(0, size), self.pid) if size < self.state.size else self.state
 
     # How it comes to that
+
+    def _check_larger(self, larger: Larger, head: SignedNote) -> None:
+        size = larger(head, self._proof(self.state, self.folder))
+        if size is not None and size > self.state.size:
+            raise forked("the key of this log is used elsewhere", size, self.checkpoint)
 
     @staticmethod
     def _grown(state: PublisherState, entries: Sequence[bytes]) -> PublisherState:
@@ -313,13 +323,17 @@ class LogWriter:
             note = note.cosign(f"{state.origin}/beat", key, now)
         if self._cosign is None:
             return note
-        subtree = folder.subtree(state.size)
-        cosigned = self._cosign(note, lambda size: consistency_proof(size, state.size, subtree))
+        cosigned = self._cosign(note, self._proof(state, folder))
         if cosigned.unverified_text != note.unverified_text or cosigned.signatures[: len(note.signatures)] != (
             note.signatures
         ):
             raise TrustError("cosigners changed the head", rule="cosignature", got=cosigned.unverified_text[:200])
         return cosigned
+
+    @staticmethod
+    def _proof(state: PublisherState, folder: LogFolder) -> Proof:
+        subtree = folder.subtree(state.size)
+        return lambda size: consistency_proof(size, state.size, subtree)
 
     def _signers(self, state: PublisherState) -> list[SigningKey]:
         """Return the log keys to sign with: those in force, and old ones that are still here.
