@@ -27,7 +27,7 @@ def build() -> Any:
     """Return the Typer application."""
     import typer
 
-    from modelnet_cli.commands import doctor, init, inspect, node, publish, pull, scan, upkeep, verify
+    from modelnet_cli.commands import doctor, init, inspect, node, pin, publish, pull, scan, upkeep, verify
     from modelnet_cli.options import command
 
     app = typer.Typer(
@@ -60,6 +60,12 @@ def build() -> Any:
     app.command("gc")(command(upkeep.gc))
     app.command("fsck")(command(upkeep.fsck))
     app.command("doctor")(command(doctor.doctor))
+    pins = typer.Typer(help="Keep releases on Kubo, at pinning services and in clusters.", no_args_is_help=True)
+    pins.command("add")(command(pin.add))
+    pins.command("status")(command(pin.status))
+    pins.command("rm")(command(pin.remove))
+    pins.command("audit")(command(pin.audit))
+    app.add_typer(pins, name="pin")
     return app
 
 

@@ -97,8 +97,16 @@ def _records(told: Any) -> Iterator[PinRecord]:
     for item in (told if isinstance(told, list) else [])[:MAX_TARGETS]:
         match item:
             case {"target": str(target), "release": str(release), "request": str() | None as request, "at": at}:
-                if isinstance(at, int | float):
+                if isinstance(at, int | float) and _is_target(target):
                     yield PinRecord(target, release, request, float(at))
+
+
+def _is_target(text: str) -> bool:
+    try:
+        Target.parse(text)
+    except UsageError:
+        return False
+    return True
 
 
 def all_recorded(home: Home) -> dict[Cid, list[PinRecord]]:

@@ -3,7 +3,7 @@
     kubo                                   the Kubo of this user
     kubo=/ip4/10.0.0.5/tcp/5001            another one, by its RPC
     service=https://pin.example.com/psa    a Pinning Service API endpoint; its token from $MODELNET_PIN_TOKEN
-    cluster=http://10.0.0.7:9094           an IPFS Cluster; bearer:TOKEN or basic:USER:PASSWORD in $MODELNET_CLUSTER_AUTH
+    cluster=http://10.0.0.7:9094           an IPFS Cluster; $MODELNET_CLUSTER_AUTH: bearer:TOKEN or basic:USER:PASSWORD
 
     …,weight=2          gets twice as many models as others
     …,token=VARIABLE    another environment variable for the secret (service, cluster)

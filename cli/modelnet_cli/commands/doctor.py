@@ -72,8 +72,27 @@ def _checks() -> Iterator[Check]:
         detail=f"publisher {own[0]}, {locked}" if own else "none; needed to publish only: modelnet init",
     )
     yield from _libraries()
-    kubo = shutil.which("ipfs")
-    yield Check("kubo", ok=True, detail=kubo or "not installed; optional, only for serving through IPFS itself")
+    yield _kubo()
+
+
+def _kubo() -> Check:
+    """Look for this user's Kubo; having none is well, one that does not answer or cannot be used is not."""
+    from modelnet.errors import ModelnetError
+    from modelnet.ipfs.address import KuboAddress, repository
+    from modelnet.ipfs.kubo import Kubo
+
+    program = shutil.which("ipfs")
+    expected = (repository() / "api").exists()  # a daemon wrote down where it listens
+    try:
+        with Kubo.connect(KuboAddress.parse(), 5.0) as kubo:
+            tried = "" if kubo.is_tried else "; not a version that modelnet was tried with"
+            return Check("kubo", ok=True, detail=f"{kubo.version} answers at {kubo.rpc.address}{tried}")
+    except ModelnetError as error:
+        if expected or error.rule not in {"kubo-connection", "kubo-silent", "kubo-answer", "kubo-endpoint"}:
+            return Check("kubo", ok=False, detail=str(error), hint=error.hint)
+    if program is None:
+        return Check("kubo", ok=True, detail="not installed; optional, only for serving through IPFS itself")
+    return Check("kubo", ok=True, detail=f"{program} is installed, no daemon runs; start it with `ipfs daemon` to pin")
 
 
 def _libraries() -> Iterator[Check]:

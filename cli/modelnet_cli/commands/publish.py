@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from modelnet.wording import count_text, size_text
+from modelnet_cli.commands.pin import pin as pin_release
+from modelnet_cli.commands.pin import ready_targets
 from modelnet_cli.options import PassphraseFile, read_passphrase
 from modelnet_cli.output import Output
 
@@ -27,12 +29,17 @@ def publish(
     description: Annotated[str | None, typer.Option("--description", help="One sentence about the model.")] = None,
     publisher: Annotated[str | None, typer.Option("--publisher", help="Which of several own publishers signs.")] = None,
     passphrase_file: PassphraseFile = None,
+    pin: Annotated[
+        list[str] | None, typer.Option("--pin", metavar="TARGET", help="Then pin it, e.g. kubo; may be repeated.")
+    ] = None,
 ) -> None:
     """Sign a folder or file as a release and print its locator."""
     from modelnet.stores.home import Home
     from modelnet.stores.keyring import is_locked
+    from modelnet.stores.local import open_store
     from modelnet_registry.publisher import publish as make
 
+    targets = ready_targets(pin or [])
     metadata = {key: value for key, value in (("license", license_), ("description", description)) if value}
     passphrase = read_passphrase(passphrase_file, ask=is_locked(Home.find().keys))
     with output.bars() as bars:
@@ -43,6 +50,7 @@ def publish(
     for skipped in made.skipped:
         output.note(f"left out: {skipped}")
     manifest, chunks = made.manifest, made.chunks
+    pins = pin_release(output, open_store(), made.release, targets) if targets else []
     output.result(
         {
             "locator": made.locator,
@@ -61,7 +69,7 @@ def publish(
             "chunks": {
                 "count": chunks.count, "new": chunks.new, "bytes": chunks.bytes, "new_bytes": chunks.new_bytes,
             },
-            "pins": [],
+            "pins": pins,
             "skipped": list(made.skipped),
         },
         f"{manifest.name}@{manifest.version}: {count_text(len(manifest.files), 'file')}, {size_text(manifest.size)}, "

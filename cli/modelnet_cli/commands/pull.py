@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from modelnet.errors import UsageError
 from modelnet.wording import size_text
 from modelnet_cli.knowledge import knowledge_fields, knowledge_text
 from modelnet_cli.output import Output
@@ -16,6 +17,9 @@ def pull(
     output: Output,
     ref: Annotated[str, typer.Argument(metavar="REF", help="A locator, or publisher/name[@version].")],
     peer: Annotated[list[str] | None, typer.Option("--peer", help="Node or gateway to ask; may be repeated.")] = None,
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", metavar="SOURCE", help="Also from kubo[=GATEWAY]; may be repeated.")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder to put the files in; it must be new.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only files that match this glob.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
@@ -25,7 +29,7 @@ def pull(
     from modelnet.stores.home import Home
     from modelnet.stores.peers import known_peers
 
-    peers = peer or known_peers(Home.find())
+    peers = [*(peer or known_peers(Home.find())), *map(_source, from_ or ())]
     with output.bars() as bars:
         got = bring(ref, peers=peers, to=to, only=only or (), dry_run=dry_run, progress=bars)
     plan = got.plan
@@ -49,3 +53,13 @@ def pull(
         str(got.path),
     )
     output.note(knowledge_text(got.knowledge))
+
+
+def _source(text: str) -> str:
+    """Return the URL of a source that is no modelnet node: the gateway of a Kubo."""
+    from modelnet.ipfs.address import gateway_url
+
+    kind, equals, address = text.partition("=")
+    if kind != "kubo" or (equals and not address):
+        raise UsageError(f"no such source: {text!r}", rule="source", hint="kubo, or kubo=http://127.0.0.1:8080")
+    return gateway_url(address)
