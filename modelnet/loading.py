@@ -36,8 +36,9 @@ from modelnet.loaders.verdicts import Verdicts
 from modelnet.policies import Policies
 from modelnet.puller import Knowledge
 
-__all__ = ["VerifiedModel", "verified"]
+__all__ = ["VerifiedModel", "as_level", "is_verified", "verified"]
 
+DESCRIPTOR = "/proc/self/fd/"
 MAX_HELD = 256  # descriptors of one model; 1,024 is what a process may usually have
 
 
@@ -66,6 +67,18 @@ def verified(
     globs = [*only, *([target.file] if target.file else [])]
     trusted = trust(target.reference, home=home, policy=policy, pull=pull, peers=peers, only=globs)
     return VerifiedModel(trusted, only=globs, level=as_level(level))
+
+
+_open: weakref.WeakSet[VerifiedModel] = weakref.WeakSet()
+
+
+def is_verified(path: str) -> bool:
+    """Tell whether `path` leads to a file of a model that is open in this process: it was verified already."""
+    models = [model for model in list(_open) if model.is_open]
+    if path.startswith(DESCRIPTOR):
+        return any(path == one.path for model in models for one in model.held)
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (links are what these folders hold)
+    return any(absolute.is_relative_to(model.path) for model in models)
 
 
 def as_level(level: Level | str | None) -> Level | None:
@@ -146,6 +159,7 @@ class VerifiedModel(os.PathLike[str]):
         """Lay out the folder: links to the held files, and copies of those that cannot be held."""
         folder = Path(tempfile.mkdtemp(prefix="modelnet-", dir=_memory_folder()))
         self._folder = folder
+        _open.add(self)
         self._finish.detach()
         self._finish = weakref.finalize(self, _clean, os.getpid(), self._secured, folder)
         for entry in self.files:
@@ -157,6 +171,16 @@ class VerifiedModel(os.PathLike[str]):
                 private_copy(trusted.base, trees[entry.path], target)
         for base, _, _ in os.walk(folder):
             os.chmod(base, 0o500)  # noqa: PTH101
+
+    @property
+    def held(self) -> tuple[Secured, ...]:
+        """The files that are held by a descriptor."""
+        return tuple(self._secured.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the folder is still there."""
+        return self._folder is not None
 
     @property
     def path(self) -> Path:

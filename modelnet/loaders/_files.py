@@ -20,7 +20,7 @@ from modelnet.loading import VerifiedModel, as_level
 from modelnet.policies import Policies, Terms
 from modelnet.puller import Knowledge
 
-__all__ = ["Held", "Opened", "hold", "open_file", "read_whole", "trust_file"]
+__all__ = ["Held", "Opened", "hold", "open_entry", "open_file", "read_whole", "trust_file"]
 
 SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")  # llama.cpp's own naming
 
@@ -74,7 +74,11 @@ def open_file(
     policy: Policies | None = None,
 ) -> Opened:
     """Open the file that `name` means for verified reading; the caller closes the reader."""
-    trusted, entry = trust_file(name, suffixes=suffixes, home=home, policy=policy)
+    return open_entry(*trust_file(name, suffixes=suffixes, home=home, policy=policy))
+
+
+def open_entry(trusted: Trusted, entry: FileEntry) -> Opened:
+    """Open one file of a release that passed the gate."""
     tree = trusted.store.tree(entry)
     trusted.store.index.close()
     reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))

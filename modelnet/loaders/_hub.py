@@ -14,7 +14,7 @@ from modelnet.loaders.levels import Level
 from modelnet.loading import VerifiedModel, verified
 from modelnet.policies import Policies
 
-__all__ = ["from_pretrained", "offline"]
+__all__ = ["check_code", "from_pretrained", "offline"]
 
 _lock = threading.Lock()
 _inside = 0
@@ -61,12 +61,12 @@ def from_pretrained(
     """Call `factory.from_pretrained` on the verified folder of `ref`; see `modelnet.loaders.transformers`."""
     with verified(ref, policy, pull, only=only, level=level, home=home) as model, offline():
         if options.get("trust_remote_code"):
-            _check_code(model)
+            check_code(model)
         options = {"local_files_only": True, **options}
         return factory.from_pretrained(str(model.path), *arguments, **options)
 
 
-def _check_code(model: VerifiedModel) -> None:
+def check_code(model: VerifiedModel) -> None:
     """Raise `TrustError` unless the code that would run is in the release, where the policy allowed its digest."""
     for finding in model.findings:
         if finding.rule == "auto-map" and "--" in finding.detail:

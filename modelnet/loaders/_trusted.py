@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modelnet.core.identity import PID
@@ -89,7 +90,7 @@ def trust(
     store = open_store(home)
     try:
         row = find_row(store, reference)
-        if row.layout == "part" and pull:
+        if row.layout == "part" and pull and not _is_here(store, row, only):
             row = _pulled(store, reference, peers, only)
     except UnavailableError as error:
         if not pull or error.rule != "missing":
@@ -122,6 +123,13 @@ def _trusted(store: LocalStore, row: ReleaseRow, policy: Policies | None) -> Tru
     release = admit(store, row)
     terms = (policy or load_policies(store.home)).of(row.pid)
     return Trusted(store, release, open_manifest(store, release), row.path, row.layout, terms)
+
+
+def _is_here(store: LocalStore, row: ReleaseRow, only: Sequence[str]) -> bool:
+    """Tell whether a partial pull has the files that are asked for."""
+    files = open_manifest(store, admit(store, row)).files
+    wanted = [entry for entry in files if not only or any(fnmatchcase(entry.path, glob) for glob in only)]
+    return all((row.path / entry.path).is_file() for entry in wanted)
 
 
 def _pulled(store: LocalStore, reference: str, peers: Sequence[str], only: Sequence[str]) -> ReleaseRow:

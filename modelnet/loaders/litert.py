@@ -40,6 +40,16 @@ def interpreter(
 ) -> Any:
     """Return an `Interpreter` of the file that `name` means; `options` are its own."""
     module = library()
-    trusted, entry = trust_file(name, suffixes=(".tflite",), policy=policy, home=home)
     # The interpreter keeps the bytes and reads its weights from them.
-    return module.Interpreter(model_content=bytes(read_whole(trusted, [entry])[entry.path]), **options)
+    return module.Interpreter(model_content=verified_content(name, policy=policy, home=home), **options)
+
+
+def verified_content(
+    name: str | os.PathLike[str],
+    *,
+    policy: Policies | None = None,
+    home: str | os.PathLike[str] | None = None,
+) -> bytes:
+    """Return the verified model."""
+    trusted, entry = trust_file(name, suffixes=(".tflite",), policy=policy, home=home)
+    return bytes(read_whole(trusted, [entry])[entry.path])

@@ -10,7 +10,8 @@ Libraries of custom operators are programs; the gate refuses them like any other
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -40,18 +41,34 @@ def session(
     Raises `IntegrityError` naming file, tensor and offset before the library sees a byte that was not signed.
     """
     library = need("onnxruntime")
+    with verified_content(name, sess_options, policy=policy, home=home) as (content, prepared):
+        return library.InferenceSession(content, prepared, providers, **options)
+
+
+@contextmanager
+def verified_content(
+    name: str | os.PathLike[str],
+    sess_options: Any = None,
+    *,
+    policy: Policies | None = None,
+    home: str | os.PathLike[str] | None = None,
+) -> Iterator[tuple[bytes, Any]]:
+    """Give the verified model, and the options that a session must be made with inside the block.
+
+    The library has only the addresses of external data, and copies it while it makes the session.
+    """
     trusted, entry = trust_file(name, suffixes=(".onnx",), policy=policy, home=home)
     if entry.size > MAX_MODEL:
         raise UsageError("an ONNX file is at most 2 GiB", rule="size", path=entry.path, got=entry.size)
     content = read_whole(trusted, [entry])[entry.path]
     external = _external(trusted, entry.path, content)
     if external:
-        sess_options = sess_options or library.SessionOptions()
+        sess_options = sess_options or need("onnxruntime").SessionOptions()
         sess_options.add_external_initializers_from_files_in_memory(
             list(external), list(external.values()), [len(part) for part in external.values()]
         )
-    # The buffers live until the session was made; the library copies what it needs.
-    return library.InferenceSession(bytes(content), sess_options, providers, **options)
+    yield bytes(content), sess_options
+    del external
 
 
 def _external(trusted: Trusted, path: str, content: memoryview) -> dict[str, memoryview]:

@@ -17,32 +17,29 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from modelnet.checking import CORES
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError
 from modelnet.formats import read_layout
-from modelnet.formats.layout import Layout
 
 __all__ = ["VerifiedReader", "memory_of", "new_pool"]
 
 GROUP = 1024 * 1024  # bytes read by one call, so that they are hashed while the processor's cache has them
 TASK = 8 * 1024 * 1024  # bytes of one task for a thread
 HUGE = 4 * 1024 * 1024  # a buffer from here on is asked for in huge pages: fewer faults while it is filled
+SHOWN = 120  # characters of a tensor's name in a refusal
 KEPT = 4  # chunks kept for the many small reads of a header; at most 4 MiB
 
 
 class VerifiedReader:
     """Random access to one file's verified bytes; `close` it when done. Threads may share it."""
 
-    def __init__(self, handle: int, tree: FileTree, *, source: str, names: bool = True) -> None:
-        """Own the descriptor `handle`; `source` says in errors where the file came from.
-
-        With `names` a refusal names the tensor; finding that out reads the header, which may be what differs.
-        """
+    def __init__(self, handle: int, tree: FileTree, *, source: str) -> None:
+        """Own the descriptor `handle`; `source` says in errors where the file came from."""
         self.tree = tree
-        self._names = names
         self.source = source
         self._handle = handle
         self._kept: OrderedDict[int, bytes] = OrderedDict()
@@ -105,9 +102,12 @@ class VerifiedReader:
             for _ in run(self._check_range_of, ranges):
                 pass
 
-    def layout(self) -> Layout | None:
-        """Return the file's spans when its format has a reader that accepts it."""
-        return read_layout(self)
+    def read_unverified(self, offset: int, length: int) -> bytes:
+        """Return what lies there now, right or not; what is missing is zeros."""
+        self._check_range(offset, length)
+        content = bytearray(length)
+        self._preadv(memoryview(content), offset)
+        return bytes(content)
 
     def _check_range_of(self, bounds: tuple[int, int]) -> None:
         """Hash the chunks that begin in `bounds`."""
@@ -197,24 +197,21 @@ class VerifiedReader:
         else:
             got = f"{len(content)} bytes"
         start = tree.offsets[index]
-        where = self._what_lies_at(start, start + tree.size_of(index)) if self._names else "the file"
+        where = self._what_lies_at(start, start + tree.size_of(index))
         raise IntegrityError(
             f"{where} differs from what was signed", rule="hash", path=self.path, offset=start, source=self.source,
             wanted=Cid(RAW, BLAKE3, tree.digest_of(index)), got=got, hint="pull the release again",
         )  # fmt: skip
 
     def _what_lies_at(self, start: int, end: int) -> str:
-        """Return in words what the bytes `[start, end)` are: the tensors there, as a verified header names them."""
-        try:
-            layout = VerifiedReader(self._handle, self.tree, source=self.source, names=False).layout()
-        except IntegrityError:
-            return "the header"
+        """Return in words what the bytes `[start, end)` are, as far as the file's header, right or not, still says."""
+        layout = read_layout(_Unverified(self))
         if layout is None:
-            return "the file"
-        names = [span.name for span in layout.tensors if span.start < end and span.end > start]
+            return "the header" if start == 0 else "the file"
+        names = [f"{span.name[:SHOWN]!r}" for span in layout.tensors if span.start < end and span.end > start]
         if not names:
-            return "the header" if start < layout.spans[0].end else "the file"
-        return f"tensor {names[0]!r}" if len(names) == 1 else f"one of the tensors {names[0]!r} to {names[-1]!r}"
+            return "the header"
+        return f"tensor {names[0]}" if len(names) == 1 else f"one of the tensors {names[0]} to {names[-1]}"
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or length > self.size - offset:
@@ -222,6 +219,20 @@ class VerifiedReader:
                 "the file ends too early", rule="truncated", path=self.path, offset=offset,
                 wanted=f"{length} bytes", got=self.size,
             )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Unverified:
+    """The file as it lies there, for the words of a refusal and nothing else."""
+
+    reader: VerifiedReader
+
+    @property
+    def size(self) -> int:
+        return self.reader.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.reader.read_unverified(offset, length)
 
 
 def memory_of(size: int) -> mmap.mmap | bytearray:

@@ -22,11 +22,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from modelnet.content import check_content, refuse
+from modelnet.core.manifest import FileEntry
 from modelnet.errors import MalformedError, UsageError
 from modelnet.formats.layout import Span, SpanKind
 from modelnet.formats.safetensors import DTYPE_BITS, read_layout
-from modelnet.loaders._files import Opened, open_file
+from modelnet.loaders._files import Opened, open_entry, open_file
 from modelnet.loaders._library import need
+from modelnet.loaders._trusted import Trusted
 from modelnet.loaders.levels import Level
 from modelnet.loaders.reading import HUGE, VerifiedReader, memory_of, new_pool
 from modelnet.policies import Policies
@@ -81,6 +83,14 @@ def tensors(
             yield name, file.get_tensor(name)
 
 
+def tensors_of(trusted: Trusted, entry: FileEntry, device: str | int = "cpu") -> Iterator[tuple[str, Any]]:
+    """Yield what `tensors` does, as torch tensors, of a file of a release that passed the gate."""
+    opened = open_entry(trusted, entry)
+    with safe_open(opened, "pt", device) as file:
+        for name in file.offset_keys():
+            yield name, file.get_tensor(name)
+
+
 class safe_open:  # noqa: N801  (the name that the library's users know)
     """A file of tensors, opened lazily; drop-in for `safetensors.safe_open`."""
 
@@ -88,7 +98,7 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
 
     def __init__(
         self,
-        filename: str | os.PathLike[str],
+        filename: str | os.PathLike[str] | Opened,
         framework: str = "np",
         device: str | int = "cpu",
         *,
@@ -100,12 +110,10 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
         if framework not in FRAMEWORKS:
             raise UsageError(f"no such framework: {framework!r}", rule="framework", hint="np or pt")
         self._make = _numpy(device) if FRAMEWORKS[framework] == "numpy" else _torch(device)
-        self._opened: Opened = open_file(filename, home=home, policy=policy)
+        self._opened = filename if isinstance(filename, Opened) else open_file(filename, home=home, policy=policy)
         self._reader: VerifiedReader = self._opened.reader
         try:
-            findings = check_content(self._reader, self._reader.path)
-            refuse(findings, allowed=self._opened.terms.allow_code, manifest=self._opened.manifest)
-            header = read_layout(self._reader).spans[0]
+            header = self._header()
             fields = json.loads(self._reader.read(8, header.end - 8))
         except BaseException:
             self._reader.close()
@@ -114,6 +122,16 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
         self._data = header.end
         self._metadata: dict[str, str] | None = fields.pop("__metadata__", None)
         self._spans = {name: _span(name, entry, self._data) for name, entry in fields.items()}
+
+    def _header(self) -> Span:
+        """Return the header's span once it keeps every rule of the format; nothing else can be in such a file."""
+        try:
+            return read_layout(self._reader).spans[0]
+        except MalformedError as error:
+            findings = check_content(self._reader, self._reader.path)
+            refuse(findings, allowed=(), manifest=self._opened.manifest)
+            error.path = self._reader.path
+            raise
 
     def __enter__(self) -> Self:
         return self
