@@ -25,10 +25,12 @@ from functools import cache
 from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Verdict
 from modelnet_registry.gossip.machine import Machine
 from modelnet_registry.gossip.messages import Head, Heads, Item, Message, Negative, Note, Peers, Stored
+from modelnet_registry.gossip.view import PeerState
 
 __all__ = ["ADVERSARIES", "PID", "Network", "Setting", "head", "negative"]
 
 PID = "a" * 52
+UNASKED = (False,)  # a message that is no answer
 BATCH = 40  # bytes of a batch's first line
 NOTE = 480  # bytes of a head with one cosignature, as the test publisher's are
 REVOCATION = 1100  # bytes of a revocation of one release
@@ -46,7 +48,7 @@ class Setting:
     loss: float = 0.0
     hostile: float = 0.0  # share of the nodes that are adversaries …
     attack: str = "withhold"  # … of this kind
-    churn: float = 0.0  # share of the nodes that leaves, and of others that comes back, in each interval
+    churn: float = 0.0  # share of the nodes that leave in each interval; each stays away for about three
     poisson: bool = False  # clocks as the theorems have them; a node's own clock has a jitter of 10 %
     config: Config = field(default_factory=lambda: Config(interval=1.0, peers_every=0))
 
@@ -92,7 +94,13 @@ class Network:
         self.hostile = bytearray(setting.nodes)
         for number in hostile:
             self.hostile[number] = 1
-        self.held: dict[bytes, dict[int, float]] = {}  # mark → node → when it learned it
+        self.honest = setting.nodes - len(hostile)
+        self._liars = [self.names[number] for number in hostile]
+        self.held: dict[bytes, dict[int, float]] = {}  # mark → node → how long it had been up when it learned it
+        self._began: dict[bytes, list[float]] = {}  # mark → how long each node had been up when it was issued
+        self._count: dict[bytes, int] = {}  # mark → honest nodes that hold it
+        self._was_up = array("d", bytes(8 * setting.nodes))
+        self._since = array("d", bytes(8 * setting.nodes))
         self.items: dict[bytes, Negative] = {}
         self.latest: dict[int, float] = {}
         self._queue: list[tuple[float, int, str, tuple[object, ...]]] = []
@@ -122,23 +130,54 @@ class Network:
         """Let node `number` learn a revocation by itself, as its publisher does."""
         found = mark(item)
         self.items[found] = item
-        self.held.setdefault(found, {})[number] = self.now
+        self.held[found] = {}
+        self._count[found] = 0
+        self._began[found] = [self._uptime(other) for other in range(self.setting.nodes)]
+        self._learn(number, found)
         machine = self.machines[number]
         self._do(number, machine.learned(machine.heads[PID], [found], now=self.now))
+
+    def _learn(self, number: int, found: bytes) -> None:
+        if number not in self.held[found]:
+            self.held[found][number] = self._uptime(number)
+            self._count[found] += not self.hostile[number]
+
+    def _uptime(self, number: int) -> float:
+        return self._was_up[number] + (self.now - self._since[number] if self.up[number] else 0.0)
 
     def publish(self, number: int, size: int) -> None:
         """Let node `number` have a longer log."""
         self.latest = {number: self.now}
         self._do(number, self.machines[number].learned(head(size), now=self.now))
 
-    def informed(self, item: Negative) -> int:
-        """Return how many honest nodes hold a revocation."""
-        return sum(not self.hostile[number] for number in self.held.get(mark(item), ()))
+    def informed(self, item: Negative) -> float:
+        """Return the share of the honest nodes that hold a revocation; with churn, of those that are up."""
+        found = mark(item)
+        if not self.setting.churn:
+            return self._count[found] / self.honest
+        held = self.held[found]
+        up = [number for number in range(self.setting.nodes) if self.up[number] and not self.hostile[number]]
+        return sum(number in held for number in up) / len(up)
 
-    @property
-    def honest(self) -> int:
-        """How many nodes are honest."""
-        return self.setting.nodes - sum(self.hostile)
+    def stale(self, item: Negative) -> float:
+        """Return for how long honest nodes were up without a revocation since it was issued, in node-intervals."""
+        found = mark(item)
+        held, began = self.held[found], self._began[found]
+        return sum(
+            (held[number] if number in held else self._uptime(number)) - began[number]
+            for number in range(self.setting.nodes)
+            if not self.hostile[number]
+        )
+
+    def captured(self) -> tuple[float, float]:
+        """Return the share of adversaries among the peers of honest nodes: on average, and for the worst node."""
+        liars = set(self._liars)
+        shares = []
+        for number, machine in enumerate(self.machines):
+            tried = [url for url, state, _ in machine.view.known if state is PeerState.TRIED]
+            if tried and not self.hostile[number]:
+                shares.append(sum(url in liars for url in tried) / len(tried))
+        return sum(shares) / len(shares), max(shares)
 
     def run(self, until: float) -> None:
         """Run until that time."""
@@ -146,12 +185,12 @@ class Network:
 
     def run_until(self, done: Callable[[], bool], limit: float) -> float:
         """Run until `done()`, asked now and then, or the time `limit`; return the time."""
-        steps = 0
+        steps, often = 0, max(16, self.setting.nodes // 16)
         while self._queue and self._queue[0][0] <= limit:
             self.now, _, what, arguments = heapq.heappop(self._queue)
             getattr(self, f"_{what}")(*arguments)
             steps += 1
-            if steps % 64 == 0 and done():
+            if steps % often == 0 and done():
                 return self.now
         self.now = max(self.now, limit) if not done() else self.now
         return self.now
@@ -170,22 +209,25 @@ class Network:
         self._do(number, self.machines[number].tick(self.now))
 
     def _churn(self) -> None:
-        """Some leave, and as many of those that are away come back; each forgets nothing."""
+        """Some leave, and some of those that are away come back; nobody forgets anything."""
         self._at(self.now + 0.1, "churn")
-        count = max(1, int(self.setting.churn * self.setting.nodes / 10))
-        for _ in range(count):
-            self.up[self.random.randrange(1, self.setting.nodes)] ^= 1
+        for number in range(1, self.setting.nodes):
+            chance = self.setting.churn / 10 if self.up[number] else 1 / 30
+            if self.random.random() < chance:
+                self._was_up[number] = self._uptime(number)
+                self._since[number] = self.now
+                self.up[number] ^= 1
 
     def _reaches(self, one: int, other: int) -> bool:
         if not self.up[one] or not self.up[other]:
             return False
         return self.partition is None or self.partition(one) == self.partition(other)
 
-    def _do(self, number: int, effects: Iterable[Effect]) -> None:
+    def _do(self, number: int, effects: Iterable[Effect], partner: str = "") -> None:
         for effect in effects:
             match effect:
                 case Send(peer, messages):
-                    self._post(number, peer, messages)
+                    self._post(number, peer, messages, answer=peer == partner)
                 case Check(key, item):
                     self._judge(number, key, item)
                 case Blame():
@@ -206,13 +248,13 @@ class Network:
             case Negative():
                 found_mark = mark(item)
                 if found_mark in self.items:
-                    self.held[found_mark].setdefault(number, self.now)
+                    self._learn(number, found_mark)
                     effects = machine.judged(key, Verdict.NEW, self.now, mark=found_mark)
                 else:
                     effects = machine.judged(key, Verdict.FALSE, self.now)
                 self._do(number, effects)
 
-    def _post(self, sender: int, peer: str, messages: Sequence[Message | Stored]) -> None:
+    def _post(self, sender: int, peer: str, messages: Sequence[Message | Stored], *, answer: bool) -> None:
         receiver = self.numbers[peer]
         if self.hostile[sender] and self.setting.attack == "withhold":
             # It listens, and keeps to itself what it hears.
@@ -234,22 +276,22 @@ class Network:
             return
         delay = self.random.random() * self.setting.delay
         if delay == 0.0:
-            self._deliver(sender, receiver, solid, size)  # an exchange is one step, as in the theorems
+            self._deliver(sender, receiver, solid, size, answer)  # an exchange is one step, as in the theorems
         else:
-            self._at(self.now + delay, "deliver", sender, receiver, solid, size)
+            self._at(self.now + delay, "deliver", sender, receiver, solid, size, answer)
 
     def _content(self, number: int, stored: Stored) -> Item:
         if stored.mark is None:
             return note(self.machines[number].heads[PID].size)
         return self.items[stored.mark]
 
-    def _deliver(self, sender: int, receiver: int, messages: list[Message], size: int) -> None:
+    def _deliver(self, sender: int, receiver: int, messages: list[Message], size: int, answer: bool) -> None:  # noqa: FBT001
         if not self._reaches(sender, receiver):
             return
-        machine = self.machines[receiver]
-        machine.met(self.names[sender], self.names[sender]) if len(machine.view) < 4 else None
-        # Whether it is an answer makes no difference to what is learned; an answer proves the peer's address.
-        self._do(receiver, machine.received(self.names[sender], messages, self.now, size=size, asked=True))
+        machine, name = self.machines[receiver], self.names[sender]
+        if not answer:
+            machine.met(name, name)
+        self._do(receiver, machine.received(name, messages, self.now, size=size, asked=answer), name)
 
     def _attack(self, number: int) -> None:
         """Send what an adversary would to whoever it knows."""
@@ -261,12 +303,19 @@ class Network:
                 case "flood":
                     forged = [negative(-self.random.randrange(1, 1 << 30)) for _ in range(40)]
                 case _:
-                    liars = [self.names[n] for n in range(self.setting.nodes) if self.hostile[n]][:256]
-                    forged = [Peers(tuple(self.random.sample(liars, min(32, len(liars)))))]
+                    forged = [Peers(tuple(self.random.sample(self._liars, min(32, len(self._liars)))))]
             size = BATCH + sum(map(_size, forged))
             if self._reaches(number, target):
                 self.bytes[number] += size
-                self._at(self.now + self.random.random() * self.setting.delay, "deliver", number, target, forged, size)
+                self._at(
+                    self.now + self.random.random() * self.setting.delay,
+                    "deliver",
+                    number,
+                    target,
+                    forged,
+                    size,
+                    *UNASKED,
+                )
 
 
 _SIZES: dict[int, int] = {}
