@@ -20,15 +20,15 @@ from modelnet.core.entries import read_event
 from modelnet.core.evidence import Equivocation, Evidence, make_evidence
 from modelnet.core.fold import PublisherState, apply_negative, origin_of
 from modelnet.core.identity import PID
-from modelnet.core.merkle import Subtree, leaf_hash, subtrees
+from modelnet.core.merkle import Subtree, leaf_hash, root, subtrees
 from modelnet.core.note import Checkpoint, SignedNote
 from modelnet.core.revocations import Revocation
-from modelnet.core.tiles import MAX_ENTRY, WIDTH
+from modelnet.core.tiles import MAX_ENTRY, WIDTH, Tile, tiles_of
 from modelnet.durable import make_folder
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError, UsageError
 from modelnet.partial import disk_errors
 from modelnet.stores.logfolder import LogFolder
-from modelnet.stores.replicareader import AGAIN, Known, ReplicaReader, origin_in
+from modelnet.stores.replicareader import Known, ReplicaReader, damaged, origin_in
 from modelnet.stores.spool import Spool
 from modelnet.stores.timekeeping import Timekeeper
 
@@ -125,10 +125,13 @@ class Adopter:
     def is_intact(self, known: Known) -> bool:
         """Tell whether the log's files here still lead to its head."""
         try:
-            self.reader.state(known)
-        except (IntegrityError, MalformedError, UnavailableError):
+            state = self.reader.state(known)
+            entries = known.log.entries(0, state.size)
+            if any(leaf_hash(entry) != leaf for entry, leaf in zip(entries, state.leaves, strict=True)):
+                return False
+            return all(_has(known.log, tile, state) for tile in tiles_of(state.size) if tile.level is not None)
+        except (MalformedError, UnavailableError):
             return False
-        return True
 
     def add_negative(self, pid: str, envelope: bytes) -> Revocation:
         """See `Replicas.add_negative`."""
@@ -254,7 +257,7 @@ class Adopter:
             log.append(size, batch)
             size += len(batch)
         if (size, log.root(size)) != (state.size, state.tree_root):
-            raise IntegrityError("what was written is not what was adopted", rule="log", path=str(log.path))
+            raise damaged(str(log.path))  # the beginning, which is our own: what was added was computed
         # The commit point: before this line a crash loses the adoption, after it the next use makes up for the rest.
         log.set_checkpoint(grown.note)
         self.reader.forget(pid)
@@ -306,7 +309,15 @@ def _check_last(log: LogFolder, size: int, state: PublisherState) -> None:
     """Raise if the bundle that is about to grow was damaged: the damage would be copied."""
     begin = size - size % WIDTH
     if [leaf_hash(entry) for entry in log.entries(begin, size)] != state.leaves[begin:size]:
-        raise UnavailableError("the log's files here are damaged", rule="log", path=str(log.path), hint=AGAIN)
+        raise damaged(str(log.path))
+
+
+def _has(log: LogFolder, tile: Tile, state: PublisherState) -> bool:
+    """Tell whether a tile of hashes is there and says what the entries do."""
+    each = WIDTH ** (tile.level or 0)
+    first = tile.index * WIDTH
+    hashes = [root(state.leaves[at * each : (at + 1) * each]) for at in range(first, first + tile.width)]
+    return log.tile(tile) == b"".join(hashes)
 
 
 def _keep_revocations(known: Known, ours: PublisherState, other: PublisherState) -> None:

@@ -26,18 +26,18 @@ from modelnet.core.policy import Policy
 from modelnet.core.resolution import View
 from modelnet.core.revocations import Revocation
 from modelnet.core.tiles import WIDTH, parse_bundle, tile_at
-from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError
+from modelnet.errors import MalformedError, ModelnetError, TrustError, UnavailableError
 from modelnet.partial import disk_errors
 from modelnet.stores.local import LocalStore
 from modelnet.stores.logfolder import LogFolder
 from modelnet.stores.logindex import LogRow, described, open_view, read_log, record
 from modelnet.stores.replicafolder import Held, ReplicaFolder, Stamp
 
-__all__ = ["Known", "ReplicaReader", "origin_in", "unknown"]
+__all__ = ["Known", "ReplicaReader", "damaged", "origin_in", "unknown"]
 
 KEPT_STATES = 8  # folded logs kept in memory …
 KEPT_ENTRIES = 200_000  # … and entries in all of them
-AGAIN = "pull again: the log can be had from any peer"
+AGAIN = "pull again: all of it can be had from any peer"
 
 
 @dataclass(slots=True)
@@ -160,14 +160,14 @@ class ReplicaReader:
                 self._states.move_to_end(known.pid)
         if found is not None and found[0] == known.identity:
             return found[1]
-        state = _grown(found[1], known) if found is not None else None
-        if state is None:
-            state = PublisherState.fold(known.log.entries(0, known.head.size), known.pid)
+        try:
+            state = _grown(found[1], known) if found is not None else None
+            if state is None:
+                state = PublisherState.fold(known.log.entries(0, known.head.size), known.pid)
+        except (MalformedError, TrustError) as error:
+            raise damaged(str(known.log.path)) from error
         if (state.epoch, state.tree_root) != (known.held.epoch, known.head.root):
-            raise IntegrityError(
-                "the log's files are not what its head says", rule="log", path=str(known.log.path),
-                wanted=known.head.root.hex(), got=state.tree_root.hex(), hint=AGAIN,
-            )  # fmt: skip
+            raise damaged(str(known.log.path))
         self.remember(known, state)
         return state
 
@@ -198,6 +198,11 @@ class ReplicaReader:
             origins = [origin_in(content) for content in known.folder.evidence()]
             known.accused = any(origin in (None, known.head.origin) for origin in origins)
         return known.accused
+
+
+def damaged(path: str) -> UnavailableError:
+    """Return the error of finding our own files damaged: no fault of the source that happens to be asked."""
+    return UnavailableError("what is kept of the publisher's log is damaged", rule="log", path=path, hint=AGAIN)
 
 
 def unknown(pid: str) -> UnavailableError:
@@ -234,10 +239,10 @@ def _count_negatives(known: Known, state: PublisherState) -> None:
         try:
             event = read_event(known.folder.negative(name) or b"")
         except MalformedError as error:
-            raise _damaged(path) from error
+            raise damaged(path) from error
         claim = event.unverified
         if event.statement.hex() != name or not isinstance(claim, Revoke) or claim.pid != known.pid:
-            raise _damaged(path)
+            raise damaged(path)
         state.revocations.add(Revocation(claim, event.leaf, event.statement))
 
 
@@ -247,11 +252,12 @@ def _entry_reader(known: Known) -> Callable[[int], bytes]:
     def read(index: int) -> bytes:
         tile = tile_at(None, index // WIDTH, size)
         content = log.tile(tile)
-        if content is None:
-            raise UnavailableError(
-                "a part of the log is missing", rule="log", path=str(log.path / tile.path), hint=AGAIN
-            )
-        return parse_bundle(content, tile.width)[index % WIDTH]
+        try:
+            if content is not None:
+                return parse_bundle(content, tile.width)[index % WIDTH]
+        except MalformedError as error:
+            raise damaged(str(log.path / tile.path)) from error
+        raise damaged(str(log.path / tile.path))
 
     return read
 
@@ -265,10 +271,3 @@ def _statement(name: str) -> bytes:
         return bytes.fromhex(name)
     except ValueError as error:
         raise MalformedError("not a file of a revocation", rule="log", got=repr(name[:80])) from error
-
-
-def _damaged(path: str) -> IntegrityError:
-    return IntegrityError(
-        "a revocation was damaged", rule="log", path=path,
-        hint="remove the file and pull again; a peer may still have it",
-    )  # fmt: skip
