@@ -1,8 +1,9 @@
-"""A referee in Go: golang.org/x/mod judges our notes and proofs, as Go judges its own checksum database.
+"""Referees in Go: golang.org/x/mod judges our notes and proofs, as Go judges its own checksum database.
 
 judge = build()              or skip with the reason; the binary is kept in .cache/engines
 judge.open(note, keys)       the text, or `Refused`
 judge.record(…), judge.tree(…)
+build_tessera()              Tessera's fsck, for a log in a folder that is served over HTTP
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Referee", "Refused", "build"]
+__all__ = ["Referee", "Refused", "build", "build_program", "build_tessera"]
 
 HERE = Path(__file__).parent
 ENGINES = HERE.parents[1] / ".cache" / "engines"
-SOURCES = ("go.mod", "go.sum", "main.go")
 _BUILD_LIMIT_S = 300.0  # 5 s with the module at hand
 _RUN_LIMIT_S = 60.0
 
@@ -65,29 +65,40 @@ class Referee:
 
 def build() -> Referee:
     """Return the referee, built from this folder if it was not before; skip the test where that cannot be."""
-    digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
-    binary = ENGINES / f"referee-{digest}"
+    return Referee(build_program(HERE, "referee", "."))
+
+
+def build_tessera() -> Path:
+    """Return Tessera's `fsck`, which checks a whole log over HTTP; skip the test where it cannot be built."""
+    return build_program(HERE / "tessera", "tessera-fsck", "github.com/transparency-dev/tessera/cmd/fsck")
+
+
+def build_program(folder: Path, name: str, package: str) -> Path:
+    """Return the program of a Go module in `folder`, built once for each content of its files; else skip the test."""
+    sources = sorted(path for path in folder.iterdir() if path.suffix in {".mod", ".sum", ".go"})
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    binary = ENGINES / f"{name}-{digest}"
     if os.access(binary, os.X_OK):
-        return Referee(binary)
+        return binary
     go = shutil.which("go")
     if go is None:
-        pytest.skip("the referee is not built: go is missing")
+        pytest.skip(f"{name} is not built: go is missing")
     ENGINES.mkdir(parents=True, exist_ok=True)
-    made = ENGINES / f"referee-{digest}.{os.getpid()}"
+    made = ENGINES / f"{name}-{digest}.{os.getpid()}"
     # GOWORK=off: a workspace above this checkout must not change what is built.
     environment = {**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"}
     try:
         ran = subprocess.run(
-            [go, "build", "-trimpath", "-o", made, "."],
-            check=False, cwd=HERE, env=environment, capture_output=True, text=True, timeout=_BUILD_LIMIT_S,
+            [go, "build", "-trimpath", "-o", made, package],
+            check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=_BUILD_LIMIT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        pytest.skip(f"the referee is not built: go build took more than {_BUILD_LIMIT_S:.0f} s")
+        pytest.skip(f"{name} is not built: go build took more than {_BUILD_LIMIT_S:.0f} s")
     if ran.returncode:
-        pytest.skip(f"the referee is not built: {(ran.stderr.strip().splitlines() or ['no message'])[-1]}")
+        pytest.skip(f"{name} is not built: {(ran.stderr.strip().splitlines() or ['no message'])[-1]}")
     # The rename makes it appear whole, also to a test worker that looks at this moment.
     made.replace(binary)
-    return Referee(binary)
+    return binary
 
 
 def _base64(*values: bytes) -> list[str]:
