@@ -153,7 +153,7 @@ def publish(
     for file in hashed:
         file.check_unchanged()
     _record(store, found, hashed, blocks, release)
-    with open_log(store, keyring) as log:
+    with open_log(store, keyring, known=state) as log:
         # Meanwhile another program may have published it, or taken the version.
         logged = _existing(log.state, manifest, channels)
         if logged is None:

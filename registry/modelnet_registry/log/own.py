@@ -18,6 +18,7 @@ from typing import TypedDict, Unpack
 
 from modelnet.core.entries import sign_event
 from modelnet.core.events import Event
+from modelnet.core.fold import PublisherState
 from modelnet.core.keys import SigningKey
 from modelnet.core.note import Checkpoint
 from modelnet.errors import UsageError
@@ -127,7 +128,7 @@ def own_keyring(
 
 def open_log(
     store: LocalStore, keyring: Keyring, *, heads: Heads | None = None, cosign: Cosign | None = None,
-    recovering: bool = False,
+    known: PublisherState | None = None, recovering: bool = False,
 ) -> LogWriter:  # fmt: skip
     """Open the log of the keyring's publisher for writing; raises what `LogWriter.open` raises.
 
@@ -145,7 +146,7 @@ def open_log(
         heads=heads or partial(heads_elsewhere, store.home, pid),
         larger=partial(larger_elsewhere, policy) if witnessed else None,
         cosign=cosign or (partial(by_witnesses, policy) if witnessed else None),
-        committed=Replicas(store).committed, recovering=recovering,
+        committed=Replicas(store).committed, known=known, recovering=recovering,
     )  # fmt: skip
 
 

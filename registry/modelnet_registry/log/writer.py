@@ -96,13 +96,14 @@ class LogWriter:
         cls, home: Home, keys: Keyring, genesis: bytes, *, first: Callable[[], Sequence[bytes]] | None = None,
         heads: Heads | None = None, larger: Larger | None = None, cosign: Cosign | None = None,
         committed: Committed | None = None, storage: Storage | None = None, clock: Callable[[], float] = time.time,
-        recovering: bool = False,
+        known: PublisherState | None = None, recovering: bool = False,
     ) -> Self:  # fmt: skip
         """Lock the log of `keys.pid`, finish what a crash left, and refuse if its key is used elsewhere.
 
         A log that is not there yet is begun with `genesis` and the entries that `first` gives. Raises `TrustError`
         with rule `fork` when another history was or may have been signed, `quarantined` when evidence of that lies
         here, `UnavailableError` with rule `busy`, `disk` or `log`, `UsageError` when the log key is not in `keys`.
+        `known` is the log as this process folded it before, which then is not done again.
         With `recovering` a fork is no hindrance and nobody is asked: only `recover` may follow.
         """
         pid = keys.pid
@@ -113,7 +114,7 @@ class LogWriter:
                     home, keys, PublisherState.begin(genesis, pid), 0, None, storage or own_state(home, pid),
                     cosign, committed, clock, guard,
                 )  # fmt: skip
-                began = writer._load(genesis, recovering=recovering)
+                began = writer._load(genesis, known, recovering=recovering)
                 if not recovering:
                     check_evidence(home, writer.state, writer.epoch)
                     if heads is not None:
@@ -214,12 +215,12 @@ class LogWriter:
                 raise result.error
         return grown
 
-    def _load(self, genesis: bytes, *, recovering: bool) -> bool:
+    def _load(self, genesis: bytes, known: PublisherState | None, *, recovering: bool) -> bool:
         """Read the committed log and finish an intention; tell whether there is a log."""
         committed = current_epoch(self.home, self.pid)
         if committed is not None:
             self.epoch = committed
-            self._read()
+            self._read(known)
         # A crash may have come between the intention of the next epoch and its first head.
         following = 0 if committed is None else committed + 1
         if self._storage.read(intention_of(following)) is not None:
@@ -232,12 +233,17 @@ class LogWriter:
                     raise
         return self.head is not None
 
-    def _read(self) -> None:
+    def _read(self, known: PublisherState | None) -> None:
         note = self.folder.checkpoint()
         if note is None:
             raise UnavailableError("the log has no head any more", rule="log", path=str(self.folder.path))
         head = Checkpoint.parse(note.unverified_text, origin_of(self.pid, self.epoch))
-        self.state = PublisherState.fold(self.folder.entries(0, head.size), self.pid)
+        if known is not None and known.size <= head.size and known.tree_root == self.folder.root(known.size):
+            self.state = known.copy()
+            for entry in self.folder.entries(known.size, head.size):
+                self.state.append(entry)
+        else:
+            self.state = PublisherState.fold(self.folder.entries(0, head.size), self.pid)
         try:
             check_head(self.state, note)
         except IntegrityError as error:
