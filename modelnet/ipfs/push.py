@@ -22,14 +22,13 @@ from modelnet.core.cid import Cid
 from modelnet.errors import UnavailableError
 from modelnet.ipfs.kubo import Kubo, Multipart
 from modelnet.ipfs.rpc import IncompleteResponseError, KuboRefusedError
-from modelnet.ipfs.segments import SEGMENT, ReleaseBlocks, Segment
+from modelnet.ipfs.segments import SIDE_BY_SIDE, ReleaseBlocks, Segment
 from modelnet.partial import disk_errors
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.local import LocalStore
 
 __all__ = ["Pushed", "push"]
 
-SIDE_BY_SIDE = 3  # Kubo hashes each import on one core
 MAX_JOURNAL = 1 << 24
 
 
@@ -80,12 +79,13 @@ def push(
     name: str,
     *,
     progress: Progress = SILENT,
-    segment: int = SEGMENT,
+    segment: int | None = None,
 ) -> Pushed:
     """Bring the release of `manifest` into `kubo` and pin it under `name`.
 
-    May be interrupted and called again. Raises `UnavailableError` when Kubo fails or a chunk is not here,
-    `IntegrityError` when a file of the release has changed. Then nothing is pinned.
+    May be interrupted and called again; `segment` is the most bytes that one request carries. Raises
+    `UnavailableError` when Kubo fails or a chunk is not here, `IntegrityError` when a file of the release has changed.
+    Then nothing is pinned.
     """
     blocks = ReleaseBlocks(store, manifest, segment)
     size = sum(part.bytes for part in blocks.segments)

@@ -20,9 +20,11 @@ from modelnet.core.unixfs import parse_node
 from modelnet.errors import IntegrityError, UnavailableError
 from modelnet.stores.local import ChunkReader, LocalStore
 
-__all__ = ["SEGMENT", "ReleaseBlocks", "Segment"]
+__all__ = ["SIDE_BY_SIDE", "ReleaseBlocks", "Segment"]
 
-SEGMENT = 256 * 1024 * 1024  # bytes of chunks; a few segments are sent side by side, and one is lost by a crash
+SEGMENT = 64 * 1024 * 1024  # bytes of chunks; a few are sent side by side, and those are what a crash loses
+SMALLEST = 8 * 1024 * 1024
+SIDE_BY_SIDE = 4  # Kubo decodes, hashes and stores each import in turn, so several keep several of its cores busy
 BATCH = 4 * 1024 * 1024  # bytes read, hashed and sent together; the memory of one segment
 FRAME = 64  # a frame's length and CID: 3 + 36 bytes for a chunk of ours
 DIGEST = 32
@@ -43,9 +45,10 @@ class Segment:
 class ReleaseBlocks:
     """Every block of a release in `store`, deduplicated. Iterating twice gives the same order."""
 
-    def __init__(self, store: LocalStore, manifest: Cid, segment: int = SEGMENT) -> None:
+    def __init__(self, store: LocalStore, manifest: Cid, segment: int | None = None) -> None:
         """Walk the release; chunks are only listed (36 bytes of memory each), nodes are kept by CID.
 
+        `segment` is the most bytes of one; None lets small releases have several too.
         Raises `UnavailableError` when a node is missing here, so before anything is sent.
         """
         self.store = store
@@ -55,7 +58,8 @@ class ReleaseBlocks:
         self._digests = bytearray()
         self._sizes = array("I")
         self._list()
-        self.segments = tuple(self._cut(segment))
+        shared = max(SMALLEST, -(-self.size // SIDE_BY_SIDE))
+        self.segments = tuple(self._cut(min(SEGMENT, shared) if segment is None else segment))
 
     def __len__(self) -> int:
         return len(self._sizes) + len(self.nodes)

@@ -60,6 +60,41 @@ def publish(home: str, path: str) -> dict[str, Any]:
 
 
 @register
+def publish_to_kubo(home: str, path: str, api: str) -> dict[str, Any]:
+    """Publish `path` from a new store and pin it in the Kubo at `api`."""
+    from modelnet.ipfs.targets import KuboPins, PinJob
+    from modelnet.stores.local import open_store
+    from modelnet_registry.identities import init
+    from modelnet_registry.publisher import publish as run
+
+    init(alias="bench", home=home)
+    with clock():
+        done = run(path, name="bench", version="1.0.0", home=home)
+        _push(KuboPins, PinJob, open_store(home), done.release.manifest, api)
+    return {"_manifest": str(done.release.manifest), "_tree": str(done.manifest.tree), "_locator": done.locator}
+
+
+@register
+def push_to_kubo(home: str, manifest: str, api: str) -> None:
+    """Pin a release of the store at `home` in the Kubo at `api`."""
+    from modelnet.core.cid import Cid
+    from modelnet.ipfs.targets import KuboPins, PinJob
+    from modelnet.stores.local import open_store
+
+    with clock():
+        _push(KuboPins, PinJob, open_store(home), Cid.parse(manifest), api)
+
+
+def _push(pins: Any, job: Any, store: Any, manifest: Any, api: str) -> None:
+    from modelnet.ipfs.address import KuboAddress
+    from modelnet.ipfs.kubo import Kubo
+
+    opened = pins(store, Kubo.connect(KuboAddress.parse(api)))
+    opened.pin(job(manifest, "bench"))
+    opened.close()
+
+
+@register
 def pull(home: str, locator: str, peers: list[str], only: list[str] | None = None) -> dict[str, Any]:
     """Pull a release into the store at `home`."""
     from modelnet.puller import pull as run

@@ -1,0 +1,171 @@
+"""The commands around Kubo, as processes: publish --pin, pull --from, pin add, status, audit, rm, doctor."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from modelnet_cli.main import run
+from tests.engines import Kubo
+from tests.ipfs.conftest import Maker
+from tests.store.stage import Machine, serving
+
+Folder = Callable[[Mapping[str, bytes]], Path]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, pair: tuple[Kubo, Kubo]) -> Machine:
+    """Give a publisher whose own Kubo is the first of the pair."""
+    return Machine(tmp_path / "alice", {"IPFS_PATH": str(pair[0].repo)}).with_publisher("acme")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Give a folder with a model."""
+    base = tmp_path / "model"
+    base.mkdir()
+    (base / "w.bin").write_bytes(secrets.token_bytes(3_000_000))
+    return base
+
+
+def publish(machine: Machine, source: Path, *more: str, version: str = "1", wanted: int = 0) -> dict[str, object]:
+    """Publish `source` as m."""
+    return machine.run("publish", source, "--name", "m", "--version", version, *more, "--json", wanted=wanted).json
+
+
+def pins(kubo: Kubo) -> dict[str, str]:
+    """Return the recursive pins of a Kubo with their names."""
+    lines = kubo.run("pin", "ls", "--type=recursive", "--names").decode().splitlines()
+    return {cid: name for cid, _, name in (line.partition(" recursive") for line in lines)}
+
+
+def test_from_publish_to_pull_through_kubo(
+    machine: Machine, source: Path, pair: tuple[Kubo, Kubo], tmp_path: Path
+) -> None:
+    """One command publishes and pins; on another machine one more source is named, and gives all bytes."""
+    made = publish(machine, source, "--pin", "kubo")
+    root = str(made["manifest"])
+    (pin,) = made["pins"]
+    assert (pin["target"], pin["state"], pin["cid"]) == ("kubo", "pinned", root)
+    assert pin["bytes_sent"] > 3_000_000
+    assert pins(pair[0])[root] == f" modelnet/{str(made['publisher'])[:12]}/m@1"
+    content = (source / "w.bin").read_bytes()
+    bob = Machine(tmp_path / "bob", {"IPFS_PATH": str(pair[1].repo)})
+    with serving(machine.home) as url:
+        (source / "w.bin").unlink()
+        got = bob.run("pull", str(made["locator"]), "--peer", url, "--from", "kubo", "--json").json
+    assert (Path(got["path"]) / "w.bin").read_bytes() == content
+    assert {one["source"]: one["bytes"] for one in got["sources"]}[pair[1].gateway] == got["bytes"]["fetched"] > 0
+
+
+def test_a_pin_over_its_life(machine: Machine, source: Path, pair: tuple[Kubo, Kubo]) -> None:
+    """Added at two Kubos, looked at, audited, replaced by the next version, removed."""
+    one, two = "kubo", f"kubo=http://127.0.0.1:{pair[1].api.rpartition(':')[2]}"
+    first = publish(machine, source)
+    ref = str(first["locator"])
+    added = machine.run("pin", "add", ref, "--target", one, "--target", two, "--json").json
+    assert {pin["target"] for pin in added["pins"]} == {one, two}
+    root = str(first["manifest"])
+    assert root in pins(pair[0])
+    assert root in pins(pair[1])
+
+    seen = machine.run("pin", "status", "--blocks", "5", "--json").json["pins"]
+    assert [(pin["state"], pin["audit"]["blocks"], pin["error"]) for pin in seen] == [("pinned", 5, None)] * 2
+    assert machine.run("pin", "audit", ref, "--json").json["pins"][0]["audit"]["missing"] == []
+
+    (source / "w.bin").write_bytes(secrets.token_bytes(1_000_000))
+    second = publish(machine, source, version="2")
+    machine.run("pin", "add", str(second["locator"]), "--target", one, "--replace")
+    assert root not in pins(pair[0])
+    assert root in pins(pair[1])
+    assert str(second["manifest"]) in pins(pair[0])
+
+    (gone,) = machine.run("pin", "rm", ref, "--json").json["unpinned"]
+    assert gone == two
+    assert root not in pins(pair[1])
+    assert machine.run("pin", "rm", ref, "--json").json["unpinned"] == []
+
+
+def test_an_audit_that_finds_something(machine: Machine, source: Path, pair: tuple[Kubo, Kubo]) -> None:
+    """Who says "pinned" but lost its blocks, or unpinned behind our back, fails the audit with exit code 5."""
+    made = publish(machine, source, "--pin", "kubo")
+    ref, root = str(made["locator"]), str(made["manifest"])
+    assert machine.run("pin", "audit", ref, "--blocks", "20").code == 0
+    pair[0].run("pin", "rm", root)
+    pair[0].run("repo", "gc", "--quiet")
+    (one,) = machine.run("pin", "audit", ref, "--blocks", "20", "--json", wanted=5).json["pins"]
+    assert one["state"] == "absent"
+    assert one["audit"]["blocks"] == len(one["audit"]["missing"])
+    again = machine.run("pin", "add", ref, "--json").json
+    assert again["pins"][0]["bytes_sent"] > 3_000_000
+
+
+def test_only_so_many_copies(machine: Machine, source: Path, pair: tuple[Kubo, Kubo]) -> None:
+    """Which target gets the one copy follows from the name; when it cannot be reached the next one takes over."""
+    made = publish(machine, source)
+    dead = [f"kubo=/ip4/127.0.0.1/tcp/{port}" for port in (1, 2, 3)]
+    targets = [word for target in [*dead, "kubo"] for word in ("--target", target)]
+    added = machine.run("pin", "add", str(made["locator"]), *targets, "--copies", "1", "--json").json
+    assert [pin["target"] for pin in added["pins"]] == ["kubo"]
+    error = machine.run("pin", "add", str(made["locator"]), *targets, "--copies", "2", "--json", wanted=5).error
+    assert error["rule"] == "copies"
+    assert str(made["manifest"]) in pins(pair[0])
+
+
+def test_no_kubo(tmp_path: Path, source: Path) -> None:
+    """Without a Kubo nothing is published, and the words say what to do; nothing else needs one."""
+    machine = Machine(tmp_path / "lone", {"IPFS_PATH": str(tmp_path / "none")}).with_publisher()
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "api").write_text("/ip4/127.0.0.1/tcp/1")
+    error = machine.run("publish", source, "--name", "m", "--version", "1", "--pin", "kubo", "--json", wanted=5).error
+    assert "ipfs daemon" in str(error["hint"])
+    assert machine.run("list", "--json").json["releases"] == []
+    checks = {check["name"]: check for check in machine.run("doctor", "--json").json["checks"]}
+    assert checks["kubo"]["ok"] is False
+    assert "connection refused" in checks["kubo"]["detail"]
+    (tmp_path / "none" / "api").unlink()
+    publish(machine, source)
+
+
+def test_doctor_finds_the_daemon(machine: Machine) -> None:
+    """It says the version and where it answers."""
+    checks = {check["name"]: check for check in json.loads(machine.run("doctor", "--json").out)["checks"]}
+    assert checks["kubo"]["ok"] is True
+    assert checks["kubo"]["detail"].startswith("0.43.0 answers at ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (("pin", "add", "REF", "--target", "s3=bucket"), "pin-target"),
+        (("pin", "add", "REF", "--target", "kubo,weight=0"), "pin-target"),
+        (("pin", "add", "REF", "--target", "kubo,color=red"), "pin-target"),
+        (("pin", "add", "REF", "--target", "service="), "pin-target"),
+        (("pin", "add", "REF", "--target", "service=ftp://x"), "peer"),
+        (("pin", "add", "REF", "--target", "cluster=http://x,min=0"), "pin-target"),
+        (("pin", "add", "REF", "--target", "service=http://x,token=a-b"), "pin-target"),
+        (("pin", "add", "REF", "--target", "kubo", "--target", "kubo,weight=2"), "pin-target"),
+        (("pin", "add", "REF", "--target", "kubo", "--copies", "2"), "copies"),
+        (("pin", "add", "REF", "--target", "kubo=nonsense"), "kubo-address"),
+        (("pull", "REF", "--from", "elsewhere"), "source"),
+        (("pull", "REF", "--from", "kubo="), "source"),
+        (("pull", "REF", "--from", "kubo=/unix/x"), "kubo-address"),
+    ],
+)
+def test_words_that_make_no_sense(
+    maker: Maker,
+    folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    rule: str,
+) -> None:
+    """They are usage errors with a rule and, mostly, an example."""
+    ref = maker.publish(folder({"w.bin": b"weights"})).locator
+    monkeypatch.setenv("MODELNET_HOME", str(maker.home))
+    assert run([*(ref if word == "REF" else word for word in arguments), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["rule"] == rule
