@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help demo test engines lint types layers bench bench-quick fuzz soak clean
+.PHONY: help demo test test-torch engines lint types layers bench bench-quick fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -17,6 +17,10 @@ demo: $(READY)  ## publish, pull, verify and be refused, on this machine
 
 test: $(READY) engines  ## run all tests; ARGS="-k name" narrows them
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-torch:  ## run the tests that need torch and transformers, in .venv-torch (gigabytes where pip has no CPU wheel)
+	@PYTHON="$(PYTHON)" tests/loaders/torch_env.sh
+	.venv-torch/bin/python -m pytest -W default -n 2 tests/loaders/torch $(ARGS)
 
 engines: $(READY)
 	@tests/engines/install.sh
@@ -40,6 +44,7 @@ bench: $(READY)  ## measure; one script at a time, so that they do not disturb e
 fuzz: $(READY)  ## throw damaged files at the format readers and at the log's parsers
 	$(BIN)/python -m tests.formats.fuzz $(ARGS)
 	$(BIN)/python -m tests.core.fuzz_log $(ARGS)
+	$(BIN)/python -m tests.scan.fuzz $(ARGS)
 
 soak: $(READY)  ## kill -9 both sides of a pull, and a publisher, 200 times
 	$(BIN)/python -m tests.store.soak --kills 200
