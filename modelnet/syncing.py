@@ -23,7 +23,7 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
-from modelnet.core.adoption import MAX_UNSIGNED, claimed_size
+from modelnet.core.adoption import MAX_NEW, MAX_UNSIGNED, claimed_size
 from modelnet.core.entries import read_event
 from modelnet.core.fold import origin_of
 from modelnet.core.identity import Genesis
@@ -38,7 +38,7 @@ from modelnet.stores.loghttp import MAX_PAGES, RemoteLog
 __all__ = ["Heard", "SyncReport", "check_floor", "epoch_of", "sync"]
 
 SOURCE_S = 300.0  # with one source, beside the time limit of each request
-HELD = 8 * 1024 * 1024  # bytes of new entries that are fetched before the log is locked for adopting them
+HELD = 8 * 1024 * 1024  # bytes of new entries (or MAX_NEW) that are fetched before the log is locked for adoption
 SPARE = 8 * 1024 * 1024  # bytes beyond EACH for every new entry: what a head may make us fetch
 EACH = 4096  # several times what entries have; an entry may have 64 KiB, ten thousand of them may not
 MAX_REFUSED = 256  # revocations by keys that may not: a source with more of them is not worth the work
@@ -200,12 +200,13 @@ class _Visit:
         """Return the entries `[first, size)`: the beginning is here, the rest comes as it is used."""
         incoming = self._fetch(epoch, first, size)
         held: list[bytes] = []
-        most = HELD if self._is_signed(note) else MAX_UNSIGNED * EACH
+        count, most = (MAX_NEW, HELD) if self._is_signed(note) else (MAX_UNSIGNED, MAX_UNSIGNED * EACH)
         for bundle in incoming:
             if first == 0 and not held:
                 self._check_genesis(bundle[0])
             held += bundle
-            if sum(map(len, held)) >= most:
+            most -= sum(map(len, bundle))
+            if most <= 0 or len(held) >= count:
                 break
         return chain(held, chain.from_iterable(incoming))
 
