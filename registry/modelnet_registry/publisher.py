@@ -39,6 +39,7 @@ from modelnet.formats.layout import Span
 from modelnet.gate import find_release
 from modelnet.hashing import SMALL, FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
+from modelnet.replica import Replicas
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow
 from modelnet.stores.keyring import Keyring
@@ -127,7 +128,8 @@ def publish(
         raise UsageError(f"no such chunk plan: {plan!r}", rule="plan", hint=f"plans: {', '.join(PLANS)}")
     store = open_store(home)
     keyring = own_keyring(store, own_pid(store, publisher), passphrase, key_files)
-    with open_log(store, keyring) as log:
+    replicas = Replicas(store)
+    with open_log(store, keyring, replicas=replicas) as log:
         state = log.state
     signers_of(name, state, keyring)
     lineage = _lineage(store, derived_from, relation)
@@ -153,7 +155,7 @@ def publish(
     for file in hashed:
         file.check_unchanged()
     _record(store, found, hashed, blocks, release)
-    with open_log(store, keyring, known=state) as log:
+    with open_log(store, keyring, replicas=replicas) as log:
         # Meanwhile another program may have published it, or taken the version.
         logged = _existing(log.state, manifest, channels)
         if logged is None:

@@ -112,7 +112,7 @@ def reinstate(subject: str | Digests | bytes, **terms: Unpack[Terms]) -> Appende
         logged: Logged | None = None
         if not isinstance(subject, bytes):
             digests = _digests(own.store, state, subject)
-            known = Replicas(own.store).state(own.pid)  # also those that are not in the log
+            known = own.replicas.state(own.pid)  # also those that are not in the log
             leaves = [revocation.leaf for revocation in known.revocations.of(digests)]
             logged = state.manifest(digests)
         root = own.keys.quorum("root", state.root) if leaves else []
@@ -141,7 +141,7 @@ def attest(
     another one the entry would count for nothing and is refused.
     """
     with own_log(**terms) as own:
-        digests = subject if isinstance(subject, Digests) else _anybodys(own.store, parse_reference(subject))
+        digests = subject if isinstance(subject, Digests) else _anybodys(own, parse_reference(subject))
         event = Attest(predicate_type, (digests,), strictjson.dump(dict(predicate)).decode())
         return own.append(event, own.keys.quorum("release", own.log.state.release))
 
@@ -183,9 +183,9 @@ def _logged(state: PublisherState, reference: Reference) -> Logged:
     return logged
 
 
-def _anybodys(store: LocalStore, reference: Reference) -> Digests:
-    pid = resolve_publisher(store, reference.publisher)
-    return Digests.of(_logged(Replicas(store).state(pid), reference).event.release)
+def _anybodys(own: Own, reference: Reference) -> Digests:
+    pid = resolve_publisher(own.store, reference.publisher)
+    return Digests.of(_logged(own.replicas.state(pid), reference).event.release)
 
 
 def _revocation(  # noqa: PLR0917  (what a revocation says)

@@ -21,7 +21,7 @@ from modelnet.core.events import Event
 from modelnet.core.fold import PublisherState
 from modelnet.core.keys import SigningKey
 from modelnet.core.note import Checkpoint
-from modelnet.errors import UsageError
+from modelnet.errors import ModelnetError, UsageError
 from modelnet.gate import resolve_publisher
 from modelnet.partial import disk_errors
 from modelnet.policies import load_witnesses
@@ -78,6 +78,7 @@ class Own:
     store: LocalStore
     keys: Keyring
     log: LogWriter
+    replicas: Replicas
     _passphrase: str | None
 
     @property
@@ -128,12 +129,14 @@ def own_keyring(
 
 def open_log(
     store: LocalStore, keyring: Keyring, *, heads: Heads | None = None, cosign: Cosign | None = None,
-    known: PublisherState | None = None, recovering: bool = False,
+    replicas: Replicas | None = None, recovering: bool = False,
 ) -> LogWriter:  # fmt: skip
     """Open the log of the keyring's publisher for writing; raises what `LogWriter.open` raises.
 
     Unless told otherwise it asks the peers and witnesses of this store what they saw, and its witnesses to cosign.
+    With `replicas` of the same store a log that they have folded is not folded again.
     """
+    learning = replicas or Replicas(store)
     pid, policy = keyring.pid, load_witnesses(store.home)
     genesis = load_genesis(store.home.keys, pid)
     if store.index.genesis(pid) != genesis.envelope.encoded:
@@ -146,8 +149,16 @@ def open_log(
         heads=heads or partial(heads_elsewhere, store.home, pid),
         larger=partial(larger_elsewhere, policy) if witnessed else None,
         cosign=cosign or (partial(by_witnesses, policy) if witnessed else None),
-        committed=Replicas(store).committed, known=known, recovering=recovering,
+        committed=learning.committed, known=_folded(learning, pid), recovering=recovering,
     )  # fmt: skip
+
+
+def _folded(replicas: Replicas, pid: str) -> PublisherState | None:
+    """Return the log as a replica has it; a damaged one is for the writer to refuse, which says more."""
+    try:
+        return replicas.state(pid) if replicas.known(pid) else None
+    except ModelnetError:
+        return None
 
 
 @contextmanager
@@ -156,7 +167,8 @@ def own_log(*, recovering: bool = False, **terms: Unpack[Terms]) -> Iterator[Own
     store = open_store(terms.get("home"))
     passphrase = terms.get("passphrase")
     keyring = own_keyring(store, own_pid(store, terms.get("publisher")), passphrase, terms.get("key_files", ()))
+    replicas = Replicas(store)
     with open_log(
-        store, keyring, heads=terms.get("heads"), cosign=terms.get("cosign"), recovering=recovering
+        store, keyring, heads=terms.get("heads"), cosign=terms.get("cosign"), replicas=replicas, recovering=recovering
     ) as log:  # fmt: skip
-        yield Own(store, keyring, log, passphrase)
+        yield Own(store, keyring, log, replicas, passphrase)
