@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -18,6 +19,9 @@ import pytest
 
 from modelnet.core.entries import sign_event
 from modelnet.core.evidence import Evidence as CoreEvidence
+from modelnet.ipfs.address import KuboAddress
+from modelnet.ipfs.kubo import Multipart
+from modelnet.ipfs.rpc import IncompleteResponseError, Rpc
 from modelnet_registry.gossip.messages import (
     MAX_BATCH,
     Entries,
@@ -34,7 +38,9 @@ from modelnet_registry.gossip.messages import (
     Want,
     encode_batch,
 )
+from modelnet_registry.gossip.pubsub import MAX_MESSAGE, KuboPubsub, topic_argument
 from tests.core.logs import Log, digests, key
+from tests.engines import Kubo
 from tests.gossip.nodes import Node, eventually, running
 
 
@@ -78,7 +84,46 @@ def http_wire(folder: Path, pids: Sequence[str]) -> Iterator[HttpWire]:
         yield HttpWire(node)
 
 
-WIRES: dict[str, Callable[[Path, Sequence[str]], object]] = {"http": http_wire}
+class PubsubWire:
+    """The topic of a Kubo, from another Kubo; an honest peer has its own daemon, as everybody does."""
+
+    limit = MAX_MESSAGE
+
+    def __init__(self, node: Node, kubo: Kubo, topic: str) -> None:
+        self.node = node
+        self._rpc = Rpc(KuboAddress.parse(kubo.api))
+        self._topic = topic_argument(topic)
+
+    def tell(self, batch: bytes) -> None:
+        """Publish a message."""
+        with suppress(IncompleteResponseError):
+            for _ in self._rpc.stream(
+                "pubsub/pub", self._topic, options={}, terminal=lambda _: True,
+                body=Multipart(iter([batch]), len(batch)),
+            ):  # fmt: skip
+                pass
+
+    def close(self) -> None:
+        """Close the connection to the daemon."""
+        self._rpc.close()
+
+
+@contextmanager
+def pubsub_wire(folder: Path, pids: Sequence[str], kubos: tuple[Kubo, Kubo]) -> Iterator[PubsubWire]:
+    """Give a wire to a running node that listens on a topic."""
+    topic = f"modelnet/test/{time.monotonic_ns()}"
+    with running(folder / "node", follow=pids) as node, KuboPubsub(
+        KuboAddress.parse(kubos[0].api), node.service, topic=topic
+    ):  # fmt: skip
+        wire = PubsubWire(node, kubos[1], topic)
+        # A subscription is known to the other daemon after a moment; until then nothing arrives.
+        eventually(lambda: topic in kubos[0].run("pubsub", "ls").decode())
+        eventually(lambda: bool(kubos[1].run("pubsub", "peers", topic).strip()))
+        try:
+            yield wire
+        finally:
+            wire.close()
+
 
 LOG, OTHER, STRANGER = Log("wire one "), Log("wire two "), Log("wire stranger ")
 for made in (LOG, OTHER, STRANGER):
@@ -100,11 +145,16 @@ NEGATIVE = revocation(LOG)
 EVIDENCE = CoreEvidence(LOG.head(), FORK.head()).encode()
 
 
-@pytest.fixture(params=list(WIRES))
+@pytest.fixture(params=["http", "pubsub"])
 def wire(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Wire]:
     """Give a hostile peer's end of each bus; the node at the other knows two publishers."""
+    pids = [LOG.pid, OTHER.pid]
     with ExitStack() as stack:
-        found: Wire = stack.enter_context(WIRES[request.param](tmp_path, [LOG.pid, OTHER.pid]))  # type: ignore[arg-type]
+        found: Wire
+        if request.param == "http":
+            found = stack.enter_context(http_wire(tmp_path, pids))
+        else:
+            found = stack.enter_context(pubsub_wire(tmp_path, pids, request.getfixturevalue("kubos")))
         found.node.know(LOG)
         found.node.know(OTHER)
         eventually(lambda: {head.size for head in found.node.service.heads.values()} == {5})

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Verdict
+from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Verdict
 from modelnet_registry.gossip.machine import Machine
 from modelnet_registry.gossip.messages import Head, Heads, Item, Message, Negative, Note, Peers, Stored
 from modelnet_registry.gossip.view import PeerState
@@ -230,7 +230,7 @@ class Network:
                     self._post(number, peer, messages, answer=peer == partner)
                 case Check(key, item):
                     self._judge(number, key, item)
-                case Blame():
+                case Blame() | News():
                     pass
                 case _:
                     raise AssertionError(effect)

@@ -7,7 +7,7 @@ from enum import Enum
 
 from modelnet_registry.gossip.messages import Entries, Item, Message, Proof, Stored
 
-__all__ = ["Blame", "Check", "Config", "Effect", "Send", "Serve", "Verdict"]
+__all__ = ["Blame", "Check", "Config", "Effect", "News", "Send", "Serve", "Verdict"]
 
 
 class Verdict(Enum):
@@ -73,4 +73,11 @@ class Blame:
     remote: bool = True
 
 
-Effect = Send | Check | Serve | Blame
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was just found true and is being pushed to some peers: for buses that reach everybody."""
+
+    items: tuple[Stored, ...]
+
+
+Effect = Send | News | Check | Serve | Blame

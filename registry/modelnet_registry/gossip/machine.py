@@ -22,7 +22,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Serve, Verdict
+from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Serve, Verdict
 from modelnet_registry.gossip.messages import (
     MAX_HEADS,
     MAX_MARKS,
@@ -416,7 +416,8 @@ class Machine:
             return []
         self._pushed += len(stored)
         chosen = tuple(sorted(stored, key=_priority)[:room])
-        return [Send(peer, chosen) for peer in self.view.pick(self._config.push, now, but=(but.rpartition(" ")[2],))]
+        peers = self.view.pick(self._config.push, now, but=(but.rpartition(" ")[2],))
+        return [News(chosen), *(Send(peer, chosen) for peer in peers)]
 
     def _blame(self, peer: str, now: float, reason: str) -> Blame:
         source = self._sources.of(peer, now)

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from modelnet.errors import MalformedError, ModelnetError, UnavailableError, UsageError
 from modelnet.stores.http import HttpSource
 from modelnet.stores.logindex import LogRow
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Serve, Verdict
+from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Serve, Verdict
 from modelnet_registry.gossip.judge import Judge, Judgement, Snapshot
 from modelnet_registry.gossip.machine import Machine
 from modelnet_registry.gossip.messages import (
@@ -67,6 +67,9 @@ class Broadcast(Protocol):
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Tell everybody, as far as it fits."""
+
+    def relay(self, messages: Sequence[Message]) -> None:
+        """Tell it after a while, unless somebody else was faster."""
 
 
 class GossipService:
@@ -161,11 +164,21 @@ class GossipService:
             effects = self._machine.received(key, messages, time.monotonic(), size=len(body))
         return encode_batch(self._own, self._dispatch(effects, key))
 
-    def heard(self, source: str, messages: Sequence[Message], size: int) -> list[Message]:
-        """Take what a broadcast bus brought from `source`; return what this node would answer."""
+    def heard(self, source: str, sender: str, messages: Sequence[Message], size: int) -> list[Message]:
+        """Take what a broadcast bus brought from `source`, who says that `sender` is its URL; return our answer."""
+        if sender != NOBODY:
+            self.met(sender, source)
         with self._lock:
-            effects = self._machine.received(source, messages, time.monotonic(), size=size)
-        return self._dispatch(effects, source)
+            key = f"{source} {sender if self._machine.view.knows(sender) else ''}"
+            effects = self._machine.received(key, messages, time.monotonic(), size=size)
+        return self._dispatch(effects, key)
+
+    def heard_nonsense(self, source: str, reason: str) -> None:
+        """Note that `source` sent on a broadcast bus what means nothing."""
+        self._note("malformed", source, reason)
+        with self._lock:
+            effects = self._machine.malformed(f"{source} ", time.monotonic(), reason)
+        self._blamed(effects)
 
     def met(self, url: str, source: str) -> None:
         """Note a peer's address, of whatever quality."""
@@ -206,6 +219,8 @@ class GossipService:
                 case Serve(peer) if peer == partner:
                     if (part := self._part(effect)) is not None:
                         answer.append(part)
+                case News():
+                    pass  # see `_broadcast`
                 case Serve():
                     pass  # only who waits for an answer is served: entries are too large to be sent on a suspicion
                 case Check(item=item):
@@ -332,7 +347,7 @@ class GossipService:
         if before != after:
             self._tell(item.pid)
         self._dispatch(effects)
-        self._broadcast(effects)
+        self._broadcast(effects, own=False)
 
     def _keep(self, item: Negative | Evidence, mark: bytes) -> None:
         with self._lock:
@@ -349,18 +364,13 @@ class GossipService:
         except ModelnetError as error:
             log.warning("what changed could not be put to use: %s", error)
 
-    def _broadcast(self, effects: Iterable[Effect]) -> None:
-        """Tell on the broadcast buses what was just pushed to some peers, once."""
+    def _broadcast(self, effects: Iterable[Effect], *, own: bool) -> None:
+        """Tell on the broadcast buses what is news: at once if we found it out, else unless others do."""
         if not self._broadcasts:
             return
-        news = dict.fromkeys(
-            message for effect in effects if isinstance(effect, Send) for message in effect.messages
-            if isinstance(message, Stored)
-        )  # fmt: skip
-        if news:
-            items = self._solid(news)
-            for bus in self._broadcasts:
-                bus.publish(items)
+        items = self._solid(item for effect in effects if isinstance(effect, News) for item in effect.items)
+        for bus in self._broadcasts:
+            (bus.publish if own else bus.relay)(items)
 
     # Time, and other processes.
 
@@ -407,7 +417,7 @@ class GossipService:
                 self._note("learned", "", f"{pid} size {snapshot.head.size}")
                 self._tell(pid)
             self._dispatch(effects)
-            self._broadcast(effects)
+            self._broadcast(effects, own=True)
 
     # For people.
 
@@ -421,6 +431,11 @@ class GossipService:
                 self._note("banned" if effect.banned else "blamed", effect.peer, effect.reason)
                 if not effect.remote:
                     log.error("gossip: %s", effect.reason)
+
+    @property
+    def own(self) -> str:
+        """How this node calls itself in a batch."""
+        return self._own
 
     @property
     def trace(self) -> list[tuple[float, str, str, str]]:

@@ -159,6 +159,10 @@ class View:
         """Return what is known of a contacted or named peer."""
         return self._static.get(url) or self._tried.get(url) or self._banned.get(url)
 
+    def knows(self, url: str) -> bool:
+        """Tell whether an address is one that may be called: named, tried or heard of, and not banned."""
+        return url in self._static or url in self._tried or url in self._fresh
+
     def _move(self, peer: Peer, sign: Sign) -> PeerState:
         peer.state = TRANSITIONS.get((peer.state, sign), peer.state)
         return peer.state
