@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from modelnet.core.dsse import MAX_ENVELOPE, Envelope
 from modelnet.core.fold import Logged, PublisherState
 from modelnet.core.keys import SigningKey
 from modelnet.core.manifest import MAX_FILES, Manifest
-from modelnet.core.names import check_name, check_version
+from modelnet.core.names import Floor, check_name, check_version
 from modelnet.core.note import Checkpoint
 from modelnet.core.paths import MAX_PATH, SKIPPED, check_paths
 from modelnet.core.release import PAYLOAD_TYPE, Release, check_channels, release_statement
@@ -77,8 +77,8 @@ class Publication:
 
     @property
     def locator(self) -> str:
-        """The line that others paste to get exactly this release."""
-        return str(self.release.locator)
+        """The line that others paste to get exactly this release, and no log that is older than this head."""
+        return str(replace(self.release.locator, floor=Floor(self.head.size, self.head.root)))
 
 
 @dataclass(frozen=True, slots=True)

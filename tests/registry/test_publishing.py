@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from modelnet import TrustError, UnavailableError, fsck
+from modelnet.core.names import Floor, parse_reference
 from modelnet.core.note import SignedNote
 from modelnet.fetching import Fetcher
 from modelnet.progress import SILENT
@@ -22,6 +23,7 @@ from modelnet.stores.local import open_store
 from modelnet.stores.peers import add_peers
 from modelnet.syncing import sync
 from modelnet_registry.log.fsck import check_logs
+from modelnet_registry.log.own import refresh
 from tests.registry.log.stage import parsed
 from tests.registry.test_keyops import Publisher
 from tests.store.faults import Fault, counted, failing
@@ -174,4 +176,23 @@ def test_kill_9_of_a_publisher(acme: Publisher) -> None:
         assert logged.index == index
     for head in map(parsed, heads):
         assert state.root_at(head.size) == head.root
+    acme.check()
+
+
+def test_the_locator_carries_the_head(acme: Publisher) -> None:
+    """Who pastes it gets no older log than the one that holds the release; publishing it again gives the same line."""
+    made = acme.publish("2")
+    reference = parse_reference(made.locator)
+    assert reference.floor == Floor(3, acme.desk.state.tree_root)
+    assert acme.publish("2").locator == made.locator
+
+
+def test_refresh_keeps_a_quiet_log_fresh(acme: Publisher) -> None:
+    """The head is dated again; followers merge it like any other head."""
+    before = acme.desk.head
+    head = refresh(home=acme.home)
+    after = acme.desk.head
+    assert head == parsed(before) == parsed(after)
+    _, beats = acme.desk.state.signers_at(head.size)
+    assert min(after.cosigned(beats).values()) >= max(before.cosigned(beats).values())
     acme.check()

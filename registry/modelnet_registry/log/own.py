@@ -43,7 +43,7 @@ from modelnet_registry.cosigning import heads_elsewhere, larger_elsewhere
 from modelnet_registry.log.guards import Heads
 from modelnet_registry.log.writer import Cosign, LogWriter
 
-__all__ = ["Appended", "Own", "Terms", "open_log", "own_keyring", "own_log", "own_pid"]
+__all__ = ["Appended", "Own", "Terms", "open_log", "own_keyring", "own_log", "own_pid", "refresh"]
 
 
 class Terms(TypedDict, total=False):
@@ -172,3 +172,10 @@ def own_log(*, recovering: bool = False, **terms: Unpack[Terms]) -> Iterator[Own
         store, keyring, heads=terms.get("heads"), cosign=terms.get("cosign"), replicas=replicas, recovering=recovering
     ) as log:  # fmt: skip
         yield Own(store, keyring, log, replicas, passphrase)
+
+
+def refresh(**terms: Unpack[Terms]) -> Checkpoint:
+    """Date the head anew, and have it witnessed again: this keeps the log of a publisher with nothing to say fresh."""
+    with own_log(**terms) as own:
+        own.log.refresh()
+        return own.log.checkpoint
