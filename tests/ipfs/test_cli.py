@@ -138,6 +138,13 @@ def test_doctor_finds_the_daemon(machine: Machine) -> None:
     assert checks["kubo"]["detail"].startswith("0.43.0 answers at ")
 
 
+@pytest.fixture
+def ref(maker: Maker, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give a release in the store of this process."""
+    monkeypatch.setenv("MODELNET_HOME", str(maker.home))
+    return maker.publish(folder({"w.bin": b"weights"})).locator
+
+
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
@@ -157,15 +164,8 @@ def test_doctor_finds_the_daemon(machine: Machine) -> None:
     ],
 )
 def test_words_that_make_no_sense(
-    maker: Maker,
-    folder: Folder,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    rule: str,
+    ref: str, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], rule: str
 ) -> None:
     """They are usage errors with a rule and, mostly, an example."""
-    ref = maker.publish(folder({"w.bin": b"weights"})).locator
-    monkeypatch.setenv("MODELNET_HOME", str(maker.home))
     assert run([*(ref if word == "REF" else word for word in arguments), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["rule"] == rule

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from modelnet.stores.local import open_store
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.server import Server
 from tests.engines import Kubo, kubo_daemon, need_kubo
+from tests.ipfs.liar import lying
 from tests.ipfs.models import large_tensors, release_files
 from tests.registry.stock import Client
 
@@ -78,63 +77,22 @@ def test_kubo_pins_the_manifest_and_reads_one_tensor(world: World) -> None:
     assert world.kubo.run("cat", "--timeout=30s", str(spans[start, end])) == release_files()[entry.path][start:end]
 
 
-class _Liar(BaseHTTPRequestHandler):
-    """A node in the middle that flips one bit of one block."""
-
-    upstream: Client
-    tampered: str
-    protocol_version = "HTTP/1.1"
-    lock = threading.Lock()
-    lied = 0
-
-    def do_GET(self) -> None:
-        kind = type(self)
-        with kind.lock:
-            answer = kind.upstream(self.path, self.headers["Accept"], self.command, Host=self.headers["Host"])
-        body = answer.body
-        if kind.tampered in self.path and self.path.startswith("/ipfs/") and body:
-            kind.lied += 1
-            body = bytes([body[0] ^ 1]) + body[1:]
-        self.send_response(answer.status)
-        for name in ("content-type", "etag"):
-            if name in answer.headers:
-                self.send_header(name, answer.headers[name])
-        self.send_header("Content-Length", answer.headers["content-length"])
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_HEAD = do_GET  # noqa: N815  (the name that http.server looks for)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def test_kubo_refuses_a_tampered_block(world: World, tmp_path: Path) -> None:
     """A block of other bytes is not taken: the rest of the release arrives, the file that needs it does not."""
     config = next(entry for entry in world.made.manifest.files if entry.path == "config.json")
-    assert config.cid.codec == RAW
-    client = Client(world.node.url)
-    handler = type("Liar", (_Liar,), {"upstream": client, "tampered": str(config.cid)})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        (tmp_path / "kubo").mkdir()
-        with kubo_daemon(tmp_path / "kubo", config=only_through(url)) as kubo:
-            tflite = next(entry for entry in world.made.manifest.files if entry.path == "model.tflite")
-            assert kubo.run("cat", "--timeout=30s", str(tflite.cid)) == release_files()["model.tflite"]
+    tflite = next(entry for entry in world.made.manifest.files if entry.path == "model.tflite")
+    (tmp_path / "kubo").mkdir()
+    with (
+        lying(world.node.url, str(config.cid)) as liar,
+        kubo_daemon(tmp_path / "kubo", config=only_through(liar.url)) as kubo,
+    ):
+        assert kubo.run("cat", "--timeout=30s", str(tflite.cid)) == release_files()["model.tflite"]
+        with pytest.raises(subprocess.CalledProcessError):
+            kubo.run("cat", "--timeout=5s", str(config.cid))
+        for cid in (config.cid, Cid.of(RAW, _flipped())):
             with pytest.raises(subprocess.CalledProcessError):
-                kubo.run("cat", "--timeout=5s", str(config.cid))
-            for cid in (config.cid, Cid.of(RAW, _flipped())):
-                with pytest.raises(subprocess.CalledProcessError):
-                    kubo.run("block", "stat", "--offline", str(cid))
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        client.close()
-    assert handler.lied > 0
+                kubo.run("block", "stat", "--offline", str(cid))
+        assert liar.lies > 0
 
 
 def _flipped() -> bytes:
