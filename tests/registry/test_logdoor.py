@@ -8,7 +8,9 @@ import pytest
 
 from modelnet.core.entries import read_event
 from modelnet.core.evidence import Evidence
+from modelnet.core.note import MAX_NOTE, Signature, SignedNote
 from modelnet.core.tiles import WIDTH, Tile, encode_bundle, parse_bundle, tiles_of
+from modelnet.replica import Replicas
 from modelnet.stores.logfolder import LogFolder
 from modelnet_registry.http import logdoor
 from modelnet_registry.http.doors import Doors
@@ -25,8 +27,14 @@ def put(stock: Stock, size: int | None = None, *, log: Log = LOG, epoch: int = 0
     """Lay the first `size` entries of a log down in the store."""
     folder = LogFolder(stock.store.home.log(log.pid, epoch))
     folder.append(0, log.entries[:size])
-    folder.set_checkpoint(log.head(size, time=T0))
+    folder.set_checkpoint(head_of(log, size, epoch))
     return folder
+
+
+def head_of(log: Log, size: int | None, epoch: int) -> SignedNote:
+    """Return a head of some epoch, as though the log had been recovered so often."""
+    found = log.head(size, time=T0)
+    return SignedNote(found.unverified_text.replace("\n", f"/r{epoch}\n" if epoch else "\n", 1), found.signatures)
 
 
 def test_every_tile_and_the_head_are_served(stock: Stock, get: Client) -> None:
@@ -117,14 +125,46 @@ def test_a_log_is_served_as_soon_as_it_is_committed(stock: Stock, get: Client) -
     assert get(f"/log/{LOG.pid}/checkpoint").body == LOG.head(3).encode()
 
 
+def test_the_head_comes_with_what_was_heard_of_it_since(stock: Stock, get: Client) -> None:
+    """A follower passes on newer cosignatures of the same head: else knowledge would grow old on its way."""
+    replicas = Replicas(stock.store, clock=lambda: T0 + 100)
+    replicas.adopt(LOG.pid, LOG.head(3, time=T0), LOG.entries[:3])
+    replicas.adopt(LOG.pid, LOG.head(3, time=T0 + 60))
+    beats = LOG.state.signers_at(3)[1]
+    for path in ("checkpoint", "r0/checkpoint"):
+        note = SignedNote.parse(get(f"/log/{LOG.pid}/{path}").body)
+        assert list(note.cosigned(beats).values()) == [T0 + 60]
+        assert note.verify(LOG.state.log_keys()) == LOG.head(3).unverified_text
+
+
+def test_a_head_that_strangers_stuffed_is_still_taken(stock: Stock, get: Client) -> None:
+    """What was heard of the head since does not push it over the limit at which others stop reading."""
+    replicas = Replicas(stock.store, clock=lambda: T0 + 100)
+    note = LOG.head(3, time=T0)
+    stuffed = note.encode()
+    for width in (1500, 60):
+        while (
+            len(stuffed) + len(line := Signature("x", len(stuffed).to_bytes(4, "big"), bytes(width)).encode())
+            < MAX_NOTE
+        ):
+            stuffed += line.encode()
+    assert MAX_NOTE - 120 < len(stuffed) <= MAX_NOTE
+    replicas.adopt(LOG.pid, SignedNote.parse(stuffed), LOG.entries[:3])
+    for number in range(1, 20):
+        replicas.adopt(LOG.pid, LOG.head(3, time=T0 + number))
+    shown = SignedNote.parse(get(f"/log/{LOG.pid}/checkpoint").body)
+    assert list(shown.cosigned(LOG.state.signers_at(3)[1]).values()) == [T0 + 19]
+    shown.verify(LOG.state.log_keys())
+
+
 def test_the_newest_epoch_is_the_log(stock: Stock, get: Client) -> None:
     """Older ones stay at their own address; one that is not committed yet is not there."""
     other = LOG.fork(5)
     put(stock, 9)
     put(stock, 5, log=other, epoch=2)
     LogFolder(stock.store.home.log(LOG.pid, 10)).append(0, LOG.entries[:2])
-    assert get(f"/log/{LOG.pid}/checkpoint").body == other.head(5, time=T0).encode()
-    assert get(f"/log/{LOG.pid}/r2/checkpoint").body == other.head(5, time=T0).encode()
+    assert get(f"/log/{LOG.pid}/checkpoint").body == head_of(other, 5, 2).encode()
+    assert get(f"/log/{LOG.pid}/r2/checkpoint").body == head_of(other, 5, 2).encode()
     assert get(f"/log/{LOG.pid}/r0/checkpoint").body == LOG.head(9, time=T0).encode()
     assert get(f"/log/{LOG.pid}/r0/tile/0/000.p/9").status == 200
     assert get(f"/log/{LOG.pid}/tile/0/000.p/9").status == 404

@@ -68,7 +68,7 @@ class Doors:
         self._store = store
         self._gateway = Gateway(LocalBlocks(store))
         self._routing = RoutingDoor(self._gateway.blocks)
-        self._logs = LogDoor(store.home)
+        self._logs = LogDoor(store)
         self._witness = None if witness is None else WitnessDoor(witness)
         self._started = time.monotonic()
 

@@ -25,9 +25,11 @@ from modelnet.core.cid import blake3_digest
 from modelnet.core.evidence import MAX_EVIDENCE, Evidence
 from modelnet.core.fold import origin_of
 from modelnet.core.identity import PID
+from modelnet.core.note import MAX_NOTE, SignedNote
 from modelnet.core.tiles import CHECKPOINT_PATH, Tile
 from modelnet.errors import MalformedError, ModelnetError
-from modelnet.stores.home import Home
+from modelnet.replica import Replicas
+from modelnet.stores.local import LocalStore
 from modelnet.stores.logfolder import LogFolder
 from modelnet_registry.http.message import Refusal, Request, Response, Stream, bad_request
 from modelnet_registry.http.negotiation import matches
@@ -51,11 +53,12 @@ _MISSING = "the log has no such file here"
 
 
 class LogDoor:
-    """Serves the replicas in `home`."""
+    """Serves the replicas in a store."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, store: LocalStore) -> None:
         """Read what is there at each request: a log is served as soon as it was adopted."""
-        self._home = home
+        self._home = store.home
+        self._replicas = Replicas(store)
         self._cutting = Lock()  # one bundle of up to 16 MiB in memory at a time
 
     def respond(self, request: Request) -> Response:
@@ -69,23 +72,19 @@ class LogDoor:
                 return self._negatives(request, folder)
             if rest == "evidence":
                 return self._evidence(request, pid, folder)
-            epoch, path = self._epoch(folder, rest)
+            newest = _newest(folder)
+            found = _EPOCH.match(rest)
+            epoch, path = (int(found[1]), rest[found.end() :]) if found else (newest, rest)
             log = LogFolder(self._home.log(pid, epoch))
-            return self._checkpoint(request, log) if path == CHECKPOINT_PATH else self._tile(request, log, path)
+            if path != CHECKPOINT_PATH:
+                return self._tile(request, log, path)
+            # The adopted head comes with what was heard of it since: cosignatures are how others stay fresh.
+            note = self._replicas.head(pid) if epoch == newest else log.checkpoint()
+            if note is None:
+                raise Refusal(HTTPStatus.NOT_FOUND, _MISSING)
+            return _answer(request, _bounded(note), TEXT, "no-cache")
         except ModelnetError as error:  # a damaged replica is the operator's to mend
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the log cannot be read", ("Retry-After", "60")) from error
-
-    def _epoch(self, folder: Path, rest: str) -> tuple[int, str]:
-        if found := _EPOCH.match(rest):
-            return int(found[1]), rest[found.end() :]
-        committed = [epoch for epoch in _epochs(folder) if (folder / str(epoch) / CHECKPOINT_PATH).is_file()]
-        return max(committed, default=0), rest
-
-    def _checkpoint(self, request: Request, log: LogFolder) -> Response:
-        note = log.checkpoint()
-        if note is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, _MISSING)
-        return _answer(request, note.encode(), TEXT, "no-cache")
 
     def _tile(self, request: Request, log: LogFolder, path: str) -> Response:
         try:
@@ -117,7 +116,7 @@ class LogDoor:
         return _answer(request, bytes(page), OCTETS, "no-cache")
 
     def _evidence(self, request: Request, pid: str, folder: Path) -> Response:
-        origin = origin_of(pid, max(_epochs(folder), default=0))
+        origin = origin_of(pid, _newest(folder))
         found: list[tuple[bool, bytes]] = []
         for path in _listed(folder / "evidence"):
             content = _read(path, MAX_EVIDENCE)
@@ -129,6 +128,19 @@ class LogDoor:
         found.sort()
         shown = b"".join(content + b"\n" for _, content in found[:MAX_SHOWN])
         return _answer(request, shown, "application/x-ndjson", "no-cache")
+
+
+def _bounded(note: SignedNote) -> bytes:
+    """Return a note that readers take: lines that strangers put below it go first."""
+    while len(content := note.encode()) > MAX_NOTE:
+        note = SignedNote(note.unverified_text, note.signatures[:-1])
+    return content
+
+
+def _newest(folder: Path) -> int:
+    """Return the epoch of the log that was adopted last."""
+    committed = [epoch for epoch in _epochs(folder) if (folder / str(epoch) / CHECKPOINT_PATH).is_file()]
+    return max(committed, default=0)
 
 
 def _epochs(folder: Path) -> list[int]:
