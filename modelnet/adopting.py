@@ -246,8 +246,8 @@ class Adopter:
         log = folder.log(state.epoch)
         same = known is not None and not grown.whole and known.held.epoch == state.epoch
         before = known.head.size if known is not None and same else 0
-        if before:
-            _check_last(log, before, state)
+        if known is not None and before:
+            _check_last(known, state)
         beginning = known.log.entries(0, grown.spooled) if known is not None and grown.spooled and not same else ()
         entries = islice(chain(beginning, grown.spool), before - grown.spooled if same else 0, None)
         if known is not None and grown.dropped is not None:
@@ -257,9 +257,10 @@ class Adopter:
             log.append(size, batch)
             size += len(batch)
         if (size, log.root(size)) != (state.size, state.tree_root):
-            raise damaged(str(log.path))  # the beginning, which is our own: what was added was computed
+            raise damaged(known, log.path)  # what was there before: what was added was computed
         # The commit point: before this line a crash loses the adoption, after it the next use makes up for the rest.
         log.set_checkpoint(grown.note)
+        folder.mark_damaged(yes=False)
         self.reader.forget(pid)
         now = self.reader.read(pid)
         self.reader.remember(now, state)
@@ -305,11 +306,12 @@ def _take(growth: Growth, spool: Spool, entries: Iterable[bytes]) -> None:
     growth.finish()
 
 
-def _check_last(log: LogFolder, size: int, state: PublisherState) -> None:
+def _check_last(known: Known, state: PublisherState) -> None:
     """Raise if the bundle that is about to grow was damaged: the damage would be copied."""
-    begin = size - size % WIDTH
-    if [leaf_hash(entry) for entry in log.entries(begin, size)] != state.leaves[begin:size]:
-        raise damaged(str(log.path))
+    begin = known.head.size - known.head.size % WIDTH
+    entries = known.log.entries(begin, known.head.size)
+    if [leaf_hash(entry) for entry in entries] != state.leaves[begin : known.head.size]:
+        raise damaged(known, known.log.path)
 
 
 def _has(log: LogFolder, tile: Tile, state: PublisherState) -> bool:

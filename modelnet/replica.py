@@ -94,8 +94,12 @@ class Replicas:
         return self._reader.find(pid) is not None
 
     def intact(self, pid: str) -> bool:
-        """Tell whether the log's files here lead to its head; if not, `adopt` with all entries mends them."""
+        """Read all of the log's files and tell whether they lead to its head; if not, `adopt` mends them."""
         return self._adopter.is_intact(self._reader.read(pid))
+
+    def damaged(self, pid: str) -> bool:
+        """Tell whether files of the log were found damaged; `adopt` with all entries (`first=0`) mends them."""
+        return bool(PID.fullmatch(pid)) and self._reader.folder(pid).is_damaged
 
     def standing(self, pid: str) -> Standing:
         """Return what is known of a publisher; raise `UnavailableError` (rule `missing`) when nothing is."""

@@ -175,9 +175,10 @@ class _Visit:
         try:
             epoch, size = self._claims(note)
             known = self._size()
-            first = 0 if known is None or epoch > known[0] else known[1]
+            mending = known is not None and (epoch, size) >= known and self.replicas.damaged(self.pid)
+            first = 0 if known is None or epoch > known[0] or mending else known[1]
             tree = subtrees(size, lambda tile: self._ask(lambda log: log.hashes(tile), epoch))
-            if known is not None and (epoch, size) <= known:
+            if known is not None and (epoch, size) <= known and not mending:
                 self.replicas.adopt(self.pid, note)
             else:
                 entries = self._entries(note, epoch, first, size)

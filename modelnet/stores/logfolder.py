@@ -37,6 +37,7 @@ from modelnet.errors import MalformedError, UnavailableError
 __all__ = ["LogFolder"]
 
 HASH_TILE = WIDTH * HASH
+PATIENCE = 100  # how often a reader looks again while a writer replaces tiles under its eyes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,19 @@ class LogFolder:
     def tile(self, tile: Tile) -> bytes | None:
         """Return the content of a tile or bundle, cut out of a wider one if need be; None when it is not here."""
         limit = MAX_BUNDLE if tile.level is None else HASH_TILE
-        content = self._read(tile.path, limit)
-        if content is not None:
-            return content
-        for wider in self._wider(tile):
-            if (content := self._read(wider.path, limit)) is None:
-                continue
-            if tile.level is None:
-                return encode_bundle(parse_bundle(content, wider.width)[: tile.width])
-            return content[: tile.width * HASH]
+        for _ in range(PATIENCE):
+            content = self._read(tile.path, limit)
+            if content is not None:
+                return content
+            listed = self._wider(tile)
+            for wider in listed:
+                if (content := self._read(wider.path, limit)) is None:
+                    continue
+                if tile.level is None:
+                    return encode_bundle(parse_bundle(content, wider.width)[: tile.width])
+                return content[: tile.width * HASH]
+            if len(listed) <= 1:  # else a writer has just replaced what was listed by something wider still
+                break
         return None
 
     def entries(self, first: int, last: int) -> Iterator[bytes]:

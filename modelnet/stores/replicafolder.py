@@ -5,6 +5,7 @@
     negatives/<statement hex>      revocations that counted without the log, or in a branch that was dropped
     evidence/<id>                  verified evidence of equivocation
     dead                           two branches were both taken over by the next keys
+    damaged                        the log's files were found to be; all of its entries again mend them
     lock                           held by who writes any of these
 
 Each file is written whole and renamed into place. What is here was verified before it was written.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,19 @@ class ReplicaFolder:
     def set_dead(self) -> None:
         """Never believe this publisher again."""
         _write(self.path / "dead", b"")
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the log's files were found damaged and not mended since."""
+        return (self.path / "damaged").exists()
+
+    def mark_damaged(self, *, yes: bool) -> None:
+        """Remember that the log's files are damaged, or that they were mended; as far as the disk allows it."""
+        with suppress(OSError):
+            if yes:
+                (self.path / "damaged").touch()
+            else:
+                (self.path / "damaged").unlink(missing_ok=True)
 
     def set_cosigned(self, epoch: int, name: str, note: SignedNote) -> None:
         """Keep the newest note of one cosigner."""

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from modelnet.core.adoption import claimed_size
 from modelnet.core.entries import read_event
@@ -37,7 +38,6 @@ __all__ = ["Known", "ReplicaReader", "damaged", "origin_in", "unknown"]
 
 KEPT_STATES = 8  # folded logs kept in memory …
 KEPT_ENTRIES = 200_000  # … and entries in all of them
-AGAIN = "pull again: all of it can be had from any peer"
 
 
 @dataclass(slots=True)
@@ -164,10 +164,10 @@ class ReplicaReader:
             state = _grown(found[1], known) if found is not None else None
             if state is None:
                 state = PublisherState.fold(known.log.entries(0, known.head.size), known.pid)
-        except (MalformedError, TrustError) as error:
-            raise damaged(str(known.log.path)) from error
+        except (MalformedError, TrustError, UnavailableError) as error:
+            raise damaged(known, known.log.path) from error
         if (state.epoch, state.tree_root) != (known.held.epoch, known.head.root):
-            raise damaged(str(known.log.path))
+            raise damaged(known, known.log.path)
         self.remember(known, state)
         return state
 
@@ -200,9 +200,15 @@ class ReplicaReader:
         return known.accused
 
 
-def damaged(path: str) -> UnavailableError:
+def damaged(known: Known | None, path: Path) -> UnavailableError:
     """Return the error of finding our own files damaged: no fault of the source that happens to be asked."""
-    return UnavailableError("what is kept of the publisher's log is damaged", rule="log", path=path, hint=AGAIN)
+    # Unless another process has just changed them under our eyes.
+    if known is not None and known.folder.read() == known.held:
+        known.folder.mark_damaged(yes=True)
+    return UnavailableError(
+        "what is kept of the publisher's log is damaged", rule="log", path=str(path),
+        hint="pull again: all of it can be had from any peer",
+    )  # fmt: skip
 
 
 def unknown(pid: str) -> UnavailableError:
@@ -235,14 +241,14 @@ def _count_negatives(known: Known, state: PublisherState) -> None:
     for name in known.held.negatives:
         if _statement(name) in state.revocations:
             continue
-        path = str(known.folder.path / "negatives" / name)
+        path = known.folder.path / "negatives" / name
         try:
             event = read_event(known.folder.negative(name) or b"")
         except MalformedError as error:
-            raise damaged(path) from error
+            raise _damaged(path) from error
         claim = event.unverified
         if event.statement.hex() != name or not isinstance(claim, Revoke) or claim.pid != known.pid:
-            raise damaged(path)
+            raise _damaged(path)
         state.revocations.add(Revocation(claim, event.leaf, event.statement))
 
 
@@ -256,8 +262,8 @@ def _entry_reader(known: Known) -> Callable[[int], bytes]:
             if content is not None:
                 return parse_bundle(content, tile.width)[index % WIDTH]
         except MalformedError as error:
-            raise damaged(str(log.path / tile.path)) from error
-        raise damaged(str(log.path / tile.path))
+            raise damaged(known, log.path / tile.path) from error
+        raise damaged(known, log.path / tile.path)
 
     return read
 
@@ -271,3 +277,10 @@ def _statement(name: str) -> bytes:
         return bytes.fromhex(name)
     except ValueError as error:
         raise MalformedError("not a file of a revocation", rule="log", got=repr(name[:80])) from error
+
+
+def _damaged(path: Path) -> UnavailableError:
+    return UnavailableError(
+        "a revocation that is kept beside the log is damaged", rule="log", path=str(path),
+        hint="remove the file and pull again: a peer may still have it",
+    )  # fmt: skip

@@ -174,6 +174,7 @@ def test_a_damaged_log_is_noticed_and_mended(tmp_path: Path, what: str, how: str
         with pytest.raises(UnavailableError) as caught:
             replicas.view(log.pid)
         assert caught.value.hint
+        assert opened(tmp_path).damaged(log.pid)
     other = log.fork(200)
     other.entries += [b"{}"] * 80
     with pytest.raises(ModelnetError):
@@ -181,6 +182,7 @@ def test_a_damaged_log_is_noticed_and_mended(tmp_path: Path, what: str, how: str
     replicas.adopt(log.pid, log.head(), log.entries, first=0)
     assert path.read_bytes() == content
     assert opened(tmp_path).intact(log.pid)
+    assert not opened(tmp_path).damaged(log.pid)
     assert opened(tmp_path).view(log.pid).find("llama", "1.2") is not None
 
 
