@@ -9,9 +9,10 @@ python -m tests.sim --short            seconds, to see that it runs
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def calibration(short: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001
         }  # fmt: skip
 
 
-def spreading(most: int) -> Iterator[dict[str, Any]]:
+def spreading(most: int, sizes: Sequence[int] = SIZES) -> Iterator[dict[str, Any]]:
     """How a revocation reaches everybody, by the number of nodes."""
     kinds = {
         "push-pull alone": Setting(nodes=0, config=PULL_ALONE),
@@ -43,7 +44,7 @@ def spreading(most: int) -> Iterator[dict[str, Any]]:
             nodes=0, delay=1.0, config=Config(interval=1.0, peers_every=0)
         ),
     }
-    for nodes in (size for size in SIZES if size <= most):
+    for nodes in (size for size in sizes if size <= most):
         for name, setting in kinds.items():
             if nodes == SIZES[-1] and name != "as a node does it":
                 continue
@@ -75,15 +76,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=10_000, help="the largest number of nodes")
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", type=int, help="nothing but spreading, in a network of this size")
     parser.add_argument("--plots", type=Path, help="a folder for figures (needs matplotlib)")
     chosen = parser.parse_args()
     nodes = 300 if chosen.short else min(chosen.most, 10_000)
+    gc.disable()  # a hundred thousand machines are no garbage, and looking through them takes most of the time
     rows: list[tuple[str, dict[str, Any]]] = []
 
     def tell(kind: str, row: dict[str, Any]) -> None:
         rows.append((kind, row))
         print(json.dumps({"experiment": kind} | {key: row[key] for key in row if key != "curve"}), flush=True)
 
+    if chosen.only:
+        for row in spreading(chosen.only, sizes=(chosen.only,)):
+            tell("spreading", row)
+        return
     for row in calibration(chosen.short):
         tell("calibration", row)
     for row in troubles(nodes):

@@ -115,7 +115,7 @@ class Network:
             other = self.random.randrange(self.setting.nodes)
             if other != number:
                 # As if each had been heard from somebody else: what is measured is not the first contact.
-                machine.view._fresh[self.names[other]] = "start"
+                machine.view.hear(self.names[other], str(other & 31))
         return machine
 
     def start(self, size: int = 5) -> None:

@@ -282,10 +282,12 @@ class Machine:
             effects += [run for run in runs if run.origin[15:67] in self.heads and source.checks.take(4, now)]
 
     def _peers(
-        self, peer: str, message: Peers, _now: float, _answer: list[Message | Stored], _effects: list[Effect]
+        self, peer: str, message: Peers, now: float, _answer: list[Message | Stored], _effects: list[Effect]
     ) -> None:
-        for url in message.urls:
-            self.view.hear(url, peer)
+        # Addresses are rumours too.
+        if self._sources.of(peer, now).rumours.take(64 * len(message.urls), now):
+            for url in message.urls:
+                self.view.hear(url, peer)
 
     def _item(
         self, peer: str, message: Item | Entries | Proof, now: float, _answer: list[Message | Stored],

@@ -14,10 +14,13 @@ Heilman et al., "Eclipse Attacks on Bitcoin's Peer-to-Peer Network", 2015.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from random import Random
+from sys import intern
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -34,6 +37,9 @@ BACKOFF_MOST = 8.0  # … up to this, and up to this for a peer that the operato
 BACKOFF_STATIC = 2.0
 BAN_S = 3600.0
 STRIKES = 3  # lies until a ban; one may be a bug or a peer that was itself lied to
+
+
+_IPV4 = re.compile(r"https?://([0-9]{1,3}\.[0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3}(?::|/|$)")
 
 
 class PeerState(Enum):
@@ -81,17 +87,20 @@ class Peer:
         self.reason = ""
 
 
+@lru_cache(4096)
 def range_of(url: str) -> str:
     """Return the address range that a peer counts towards: an IPv4 /16, an IPv6 /32, or the end of a host name."""
+    if plain := _IPV4.match(url):
+        return intern(plain[1])
     host = urlsplit(url).hostname or url
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return ".".join(host.split(".")[-2:])
-    bits = 16 if address.version == 4 else 32
-    return str(ipaddress.ip_network((address, bits), strict=False))
+        return intern(".".join(host.split(".")[-2:]))
+    return intern(".".join(str(address).split(".")[:2]) if address.version == 4 else address.exploded[:9])
 
 
+@lru_cache(4096)
 def is_loopback(url: str) -> bool:
     """Tell whether an address means the machine itself, or nothing that a peer could be."""
     host = (urlsplit(url).hostname or "").removesuffix(".")
@@ -107,7 +116,9 @@ def is_loopback(url: str) -> bool:
 class View:
     """The peers of the node at `own`."""
 
-    __slots__ = ("_banned", "_deck", "_fresh", "_interval", "_random", "_static", "_tried", "own")
+    __slots__ = (
+        "_banned", "_deck", "_fresh", "_interval", "_random", "_ranges", "_sources", "_static", "_tried", "own",
+    )  # fmt: skip
 
     def __init__(self, own: str, random: Random, interval: float, static: Iterable[str] = ()) -> None:
         """Begin with the peers that the operator named; `interval` (seconds) is that of the gossip."""
@@ -117,6 +128,8 @@ class View:
         self._static: dict[str, Peer] = {}
         self._tried: dict[str, Peer] = {}  # the oldest first
         self._fresh: dict[str, str] = {}  # address → who told it
+        self._sources: Counter[str] = Counter()  # of the fresh ones
+        self._ranges: Counter[str] = Counter()  # of the fresh ones
         self._banned: OrderedDict[str, Peer] = OrderedDict()
         self._deck: list[str] = []
         for url in static:
@@ -127,33 +140,49 @@ class View:
         if url != self.own and url not in self._static and len(self._static) < MAX_STATIC:
             known = self._tried.pop(url, None)
             self._static[url] = known if known is not None else Peer(url)
-            self._fresh.pop(url, None)
+            self._forget(url)
             self._deck.append(url)
 
     def hear(self, url: str, source: str) -> bool:
         """Note an address that `source` told; tell whether there was a place for it."""
-        if is_loopback(url) and not is_loopback(self.own):
-            return False  # an address on our own machine, told from outside, is an attempt to use us
         if url == self.own or url in self._static or url in self._tried or url in self._banned or url in self._fresh:
             return False
-        if sum(teller == source for teller in self._fresh.values()) >= FROM_ONE:
+        if self._sources[source] >= FROM_ONE:
             return False
-        if len(self._fresh) >= MAX_FRESH and not self._make_room(self._fresh, url):
-            return False
+        if is_loopback(url) and not is_loopback(self.own):
+            return False  # an address on our own machine, told from outside, is an attempt to use us
+        mine = range_of(url)
+        if len(self._fresh) >= MAX_FRESH:
+            newest = self._of_fullest(self._ranges, self._fresh, mine)
+            if newest is None:
+                return False
+            self._forget(newest)
         self._fresh[url] = source
+        self._sources[source] += 1
+        self._ranges[mine] += 1
         return True
 
-    def _make_room(self, table: dict[str, str] | dict[str, Peer], url: str) -> bool:
-        """Remove one address of the fullest range, unless `url` is of that range itself."""
-        ranges = Counter(map(range_of, table))
-        fullest, count = ranges.most_common(1)[0]
-        mine = range_of(url)
-        if ranges[mine] >= count:
-            # Within one range nobody is preferred: who came first stays.
+    def _forget(self, url: str) -> bool:
+        """Remove a fresh address; tell whether it was one."""
+        source = self._fresh.pop(url, None)
+        if source is None:
             return False
-        # The newest of the fullest range goes: an address that has been good for long is worth more.
-        table.pop(next(known for known in reversed(table) if range_of(known) == fullest))
+        for counter, key in ((self._sources, source), (self._ranges, range_of(url))):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
         return True
+
+    @staticmethod
+    def _of_fullest(ranges: Counter[str], table: Mapping[str, object], mine: str) -> str | None:
+        """Return the newest address of the fullest range; None where that is the newcomer's own.
+
+        Within one range who came first stays: an address that has been good for long is worth more.
+        """
+        fullest = max(ranges, key=lambda name: ranges[name])
+        if ranges[mine] >= ranges[fullest]:
+            return None
+        return next(url for url in reversed(list(table)) if range_of(url) == fullest)
 
     def peer(self, url: str) -> Peer | None:
         """Return what is known of a contacted or named peer."""
@@ -171,10 +200,13 @@ class View:
         """Note that the peer that we asked answered."""
         peer = self.peer(url)
         if peer is None:
-            if self._fresh.pop(url, None) is None:
+            if not self._forget(url):
                 return
-            if len(self._tried) >= MAX_TRIED and not self._replace_failing() and not self._make_room(self._tried, url):
-                return
+            if len(self._tried) >= MAX_TRIED and not self._replace_failing():
+                newest = self._of_fullest(Counter(map(range_of, self._tried)), self._tried, range_of(url))
+                if newest is None:
+                    return
+                del self._tried[newest]
             peer = self._tried[url] = Peer(url)
         if self._move(peer, Sign.ANSWERED) is PeerState.TRIED:
             peer.failures, peer.until = 0, 0.0
@@ -188,7 +220,7 @@ class View:
 
     def failed(self, url: str, now: float, reason: str = "") -> None:
         """Note that the peer could not be asked; it is left alone for a while that doubles each time."""
-        self._fresh.pop(url, None)
+        self._forget(url)
         peer = self.peer(url)
         if peer is not None and self._move(peer, Sign.FAILED) is PeerState.FAILING:
             most = BACKOFF_STATIC if url in self._static else BACKOFF_MOST
@@ -218,7 +250,7 @@ class View:
             return False
         self._move(peer, Sign.LIED)
         peer.until = now + BAN_S
-        self._fresh.pop(url, None)
+        self._forget(url)
         self._tried.pop(url, None)
         if url not in self._static:  # a named peer is only left alone: its operator's choice is kept
             self._banned[url] = peer
