@@ -92,9 +92,9 @@ class LogRow:
     @property
     def seal(self) -> bytes:
         """The hash of what must not change unnoticed."""
-        hashes = (self.root.hex(), self.negatives.hex(), self.revoked.hex(), self.keys.hex())
-        fields = (self.pid, self.epoch, self.size, self.max_age, *hashes)
-        return hashlib.sha256("\n".join(map(str, fields)).encode()).digest()
+        return _seal(
+            self.pid, self.epoch, self.size, self.root, self.negatives, self.revoked, self.max_age, self.keys
+        )  # fmt: skip
 
     @property
     def beats(self) -> list[NoteKey]:
@@ -108,12 +108,18 @@ class LogRow:
     def read(cls, row: tuple[Any, ...]) -> Self | None:
         """Return what a row says, or None when it was damaged."""
         *fields, witnessed, quarantined, dead, seal = row
-        found = cls(*fields)
-        found = replace(found, witnessed=bool(witnessed), quarantined=bool(quarantined), dead=bool(dead))
-        return found if found.seal == seal else None
+        if _seal(*fields[1:9]) != seal:
+            return None
+        values: tuple[Any, ...] = (*fields, bool(witnessed), bool(quarantined), bool(dead))
+        return cls(*values)
 
 
 _COLUMNS = "id, pid, epoch, size, root, negatives, revoked, max_age, keys, time, witnessed, quarantined, dead, seal"
+
+
+def _seal(pid: str, *fields: int | bytes) -> bytes:
+    shown = [field if isinstance(field, bytes) else b"%d" % field for field in (pid.encode(), *fields)]
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(field), field) for field in shown)).digest()
 
 
 def read_log(index: Index, pid: str) -> LogRow | None:
