@@ -18,19 +18,20 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from modelnet.content import Finding, check_release, refuse
-from modelnet.core.filetree import FileTree
+from modelnet import __version__
+from modelnet.content import Finding, Severity, check_release, refuse
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.release import Release
 from modelnet.errors import UnavailableError, UsageError
 from modelnet.loaders import sealed
 from modelnet.loaders._trusted import Trusted, parse_target, trust
 from modelnet.loaders.levels import Level
-from modelnet.loaders.reading import new_pool
+from modelnet.loaders.reading import VerifiedReader, new_pool
 from modelnet.loaders.securing import SEAL_LIMIT, Secured, private_copy, secure
 from modelnet.loaders.verdicts import Verdicts
 from modelnet.policies import Policies
@@ -129,33 +130,52 @@ class VerifiedModel(os.PathLike[str]):
             if level is not None:
                 raise UnavailableError("this system gives descriptors no paths", rule="level", wanted=level.label)
             held = []
-        trees = {entry.path: trusted.store.tree(entry) for entry in self.files}
         with new_pool() as pool:
             room = sealed.room()
             for entry in held:
                 sealable = min(SEAL_LIMIT, room)
                 one = secure(
-                    trusted.base, trees[entry.path], level=level, verdicts=verdicts, pool=pool,
+                    trusted.base, entry, partial(trusted.store.tree, entry), level=level, verdicts=verdicts, pool=pool,
                     may_change=trusted.layout == "store", sealable=sealable,
                 )  # fmt: skip
                 self._secured[entry.path] = one
                 room -= entry.size if one.level is Level.SEALED else 0
         copied = [entry for entry in self.files if entry.path not in self._secured]
-        self._make_folder(trusted, trees)
-        readers = {path: one.reader() for path, one in self._secured.items()}
+        self._make_folder(trusted)
+        self.findings = tuple(self._look(trusted, copied, verdicts))
+        refuse(self.findings, allowed=trusted.terms.allow_code, manifest=self.manifest)
+
+    def _look(self, trusted: Trusted, copied: Sequence[FileEntry], verdicts: Verdicts) -> Iterator[Finding]:
+        """Yield what the content check has to say; what it said about a file with a cached verdict is cached too."""
+        readers: dict[str, VerifiedReader] = {}
         try:
+            for path, one in self._secured.items():
+                known = (
+                    verdicts.findings(one.handle, one.entry.cid, self._judged) if one.level is Level.CACHED else None
+                )
+                if known is None:
+                    readers[path] = one.reader()
+                else:
+                    yield from (Finding(rule, Severity(kind), path, at, detail) for rule, kind, at, detail in known)
             for entry in copied:
                 handle = os.open(self.path / entry.path, os.O_RDONLY | os.O_CLOEXEC)
-                one = Secured(trees[entry.path], handle, Level.COPY, str(trusted.base))
-                readers[entry.path] = one.reader()
-                one.close()
-            self.findings = tuple(check_release(readers, self.manifest))
+                readers[entry.path] = VerifiedReader(handle, trusted.store.tree(entry), source=str(trusted.base))
+            found = check_release(readers, self.manifest)
+            yield from found
         finally:
             for reader in readers.values():
                 reader.close()
-        refuse(self.findings, allowed=trusted.terms.allow_code, manifest=self.manifest)
+        for path in readers:
+            if path in self._secured and self._secured[path].level in (Level.HELD, Level.CACHED):
+                told = [(one.rule, str(one.severity), one.offset, one.detail) for one in found if one.path == path]
+                verdicts.judge(self._secured[path].handle, self._secured[path].entry.cid, self._judged, told)
 
-    def _make_folder(self, trusted: Trusted, trees: Mapping[str, FileTree]) -> None:
+    @property
+    def _judged(self) -> str:
+        """What a cached finding depends on beside the file: this release, and the rules of this version."""
+        return f"{__version__} {self.release.manifest}"
+
+    def _make_folder(self, trusted: Trusted) -> None:
         """Lay out the folder: links to the held files, and copies of those that cannot be held."""
         folder = Path(tempfile.mkdtemp(prefix="modelnet-", dir=_memory_folder()))
         self._folder = folder
@@ -168,7 +188,7 @@ class VerifiedModel(os.PathLike[str]):
             if entry.path in self._secured:
                 target.symlink_to(self._secured[entry.path].shared_path)
             else:
-                private_copy(trusted.base, trees[entry.path], target)
+                private_copy(trusted.base, trusted.store.tree(entry), target)
         for base, _, _ in os.walk(folder):
             os.chmod(base, 0o500)  # noqa: PTH101
 

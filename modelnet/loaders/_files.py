@@ -81,7 +81,7 @@ def open_entry(trusted: Trusted, entry: FileEntry) -> Opened:
     """Open one file of a release that passed the gate."""
     tree = trusted.store.tree(entry)
     trusted.store.index.close()
-    reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))
+    reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
     return Opened(reader, trusted.manifest, trusted.terms, trusted.knowledge)
 
 
@@ -129,7 +129,7 @@ def read_whole(trusted: Trusted, entries: Sequence[FileEntry]) -> dict[str, memo
     trusted.store.index.close()
     with new_pool() as pool:
         for entry, tree in trees:
-            reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))
+            reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
             try:
                 view = memoryview(memory_of(entry.size))[: entry.size]
                 reader.read_into(0, view, pool)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelnet.core.filetree import FileTree
+from modelnet.core.manifest import FileEntry
 from modelnet.errors import IntegrityError, UnavailableError
 from modelnet.loaders import sealed, verity
 from modelnet.loaders.levels import Level
@@ -25,7 +27,8 @@ COPIED = 4 * 1024 * 1024  # bytes written at once into a private copy
 class Secured:
     """A file whose content was verified; `handle` is ours until `close`."""
 
-    tree: FileTree
+    entry: FileEntry
+    tree: Callable[[], FileTree]  # its chunk list, which a cached verdict does without
     handle: int
     level: Level
     source: str
@@ -42,7 +45,7 @@ class Secured:
 
     def reader(self) -> VerifiedReader:
         """Return a reader over a descriptor of its own."""
-        return VerifiedReader(os.dup(self.handle), self.tree, source=self.source)
+        return VerifiedReader(os.dup(self.handle), self.tree(), source=self.source)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -51,12 +54,12 @@ class Secured:
             os.close(handle)
 
 
-def open_signed(base: Path, tree: FileTree) -> int:
-    """Open the file of `tree` below `base`, following no link on the way, once its size is the signed one.
+def open_signed(base: Path, entry: FileEntry) -> int:
+    """Open the file of `entry` below `base`, following no link on the way, once its size is the signed one.
 
     Raises `IntegrityError` naming what it is instead, `UnavailableError` when it cannot be read.
     """
-    path = tree.entry.path
+    path = entry.path
     source = str(base)
     flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     folder = -1
@@ -82,7 +85,7 @@ def open_signed(base: Path, tree: FileTree) -> int:
         if folder >= 0:
             os.close(folder)
     status = os.fstat(handle)
-    wanted = tree.entry.size
+    wanted = entry.size
     if stat.S_ISREG(status.st_mode) and status.st_size == wanted:
         return handle
     os.close(handle)
@@ -101,7 +104,8 @@ def _is_link(base: Path, path: str) -> bool:
 
 def secure(
     base: Path,
-    tree: FileTree,
+    entry: FileEntry,
+    tree: Callable[[], FileTree],
     *,
     level: Level | None,
     verdicts: Verdicts,
@@ -109,32 +113,32 @@ def secure(
     may_change: bool = False,
     sealable: int = SEAL_LIMIT,
 ) -> Secured:
-    """Return the file of `tree` below `base`, verified, at `level` or at the strongest level that applies.
+    """Return the file of `entry` below `base`, verified, at `level` or at the strongest level that applies.
 
     Without a level: a sealed copy for a file of at most `sealable` bytes, else fs-verity where the file has it (or can
     be given it: `may_change`), else a held descriptor. `CACHED` is only used when asked for, and hashes when there is
     no verdict. Raises `IntegrityError` before anybody can see a path, `UnavailableError` for a level not to be had.
     """
     source = str(base)
-    handle = open_signed(base, tree)
+    handle = open_signed(base, entry)
     try:
-        chosen = level or _strongest(handle, tree.entry.size, sealable, may_change=may_change)
+        chosen = level or _strongest(handle, entry.size, sealable, may_change=may_change)
         if chosen is Level.SEALED:
-            memory = sealed.sealed_copy(handle, tree, source=source, pool=pool)
+            memory = sealed.sealed_copy(handle, tree(), source=source, pool=pool)
             os.close(handle)
-            return Secured(tree, memory, chosen, source)
+            return Secured(entry, tree, memory, chosen, source)
         if chosen is Level.VERITY:
-            _need_verity(handle, tree, may_change=may_change)
-        if chosen is Level.CACHED and not verdicts.holds(handle, tree.entry.cid):
+            _need_verity(handle, entry, may_change=may_change)
+        if chosen is Level.CACHED and not verdicts.holds(handle, entry.cid):
             chosen = Level.HELD
         if chosen is not Level.CACHED:
             before = os.fstat(handle)
-            VerifiedReader(handle, tree, source=source).check_all(pool)
-            verdicts.record(handle, tree.entry.cid, before)
+            VerifiedReader(handle, tree(), source=source).check_all(pool)
+            verdicts.record(handle, entry.cid, before)
     except BaseException:
         os.close(handle)
         raise
-    return Secured(tree, handle, chosen, source)
+    return Secured(entry, tree, handle, chosen, source)
 
 
 def _strongest(handle: int, size: int, sealable: int, *, may_change: bool) -> Level:
@@ -145,16 +149,16 @@ def _strongest(handle: int, size: int, sealable: int, *, may_change: bool) -> Le
     return Level.HELD
 
 
-def _need_verity(handle: int, tree: FileTree, *, may_change: bool) -> None:
+def _need_verity(handle: int, entry: FileEntry, *, may_change: bool) -> None:
     if not (verity.enable(handle) if may_change else verity.is_enabled(handle)):
         raise UnavailableError(
-            "the file is not under fs-verity", rule="level", path=tree.entry.path, wanted=Level.VERITY.label
+            "the file is not under fs-verity", rule="level", path=entry.path, wanted=Level.VERITY.label
         )
 
 
 def private_copy(base: Path, tree: FileTree, target: Path) -> None:
     """Write the verified content of a file to `target`, a new file that nobody may write: a copy of our own."""
-    reader = VerifiedReader(open_signed(base, tree), tree, source=str(base))
+    reader = VerifiedReader(open_signed(base, tree.entry), tree, source=str(base))
     try:
         with target.open("xb") as file:
             for start in range(0, reader.size, COPIED):

@@ -66,7 +66,7 @@ def _check_others(trusted: Trusted) -> None:
         with new_pool() as pool:
             for entry in trusted.manifest.files:
                 tree = trusted.store.tree(entry)
-                reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))
+                reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
                 readers[entry.path] = reader
                 if not entry.path.endswith(SUFFIX):
                     reader.check_all(pool)
@@ -104,7 +104,7 @@ def _index(trusted: Trusted, path: str) -> set[str]:
     tree = trusted.store.tree(trusted.entry(path))
     if tree.entry.size > MAX_INDEX:
         raise UsageError("the index is too large", rule="size", path=path, got=tree.entry.size)
-    reader = VerifiedReader(open_signed(trusted.base, tree), tree, source=str(trusted.base))
+    reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
     try:
         weights = json.loads(reader.read(0, reader.size)).get("weight_map", {})
         return {str(name) for name in weights.values()}

@@ -1,6 +1,6 @@
 """What was hashed before and found right: for fast restarts, and only where the caller asks for level `cached`.
 
-    verdicts.sqlite: verdict (dev, inode, size, mtime_ns, ctime_ns, root)      0600, in the store's folder
+    verdicts.sqlite: verdict (dev, inode, size, mtime_ns, ctime_ns, root, judged, findings)    0600, beside the index
 
 A verdict counts for the open file that has the same device, inode, size and both times; nobody but root can set a
 file's ctime. It is not written for a file that changed while it was hashed, nor for one that changed so shortly before
@@ -12,12 +12,14 @@ What this cannot see: a process that had the file mapped for writing before it w
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from modelnet.core.cid import Cid
 
@@ -29,7 +31,15 @@ MASK = (1 << 63) - 1  # SQLite's integers
 MAX_ROWS = 100_000
 SCHEMA = """CREATE TABLE IF NOT EXISTS verdict (
   dev INTEGER, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, root BLOB NOT NULL,
-  PRIMARY KEY (dev, inode)) STRICT, WITHOUT ROWID"""
+  judged TEXT, findings TEXT, PRIMARY KEY (dev, inode)) STRICT, WITHOUT ROWID"""
+
+
+FIND = """SELECT findings FROM verdict
+  WHERE dev = ? AND inode = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND root = ? AND judged = ?"""
+KEEP = """UPDATE verdict SET judged = ?, findings = ?
+  WHERE dev = ? AND inode = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND root = ?"""
+
+Told = tuple[str, str, int | None, str]  # rule, severity, offset, detail
 
 
 class Verdicts:
@@ -49,7 +59,7 @@ class Verdicts:
             ).fetchone()
             return bool(row == (*key[2:], root.encode()))
 
-        return self._use(ask) or False
+        return bool(self._use(ask))
 
     def record(self, handle: int, root: Cid, before: os.stat_result) -> None:
         """Remember that the open file is `root`; `before` is what `fstat` said when hashing it began."""
@@ -59,7 +69,7 @@ class Verdicts:
 
         def write(database: sqlite3.Connection) -> bool:
             database.execute(SCHEMA)
-            database.execute("REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?)", (*_key(now), root.encode()))
+            database.execute("REPLACE INTO verdict VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)", (*_key(now), root.encode()))
             if database.execute("SELECT count(*) FROM verdict").fetchone()[0] > MAX_ROWS:
                 database.execute("DELETE FROM verdict")
             return True
@@ -69,7 +79,25 @@ class Verdicts:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         self._use(write)
 
-    def _use(self, action: Callable[[sqlite3.Connection], bool]) -> bool | None:
+    def findings(self, handle: int, root: Cid, judged: str) -> list[Told] | None:
+        """Return what `judge` was told about the open file, or None when it was told nothing."""
+        key = (*_key(os.fstat(handle)), root.encode(), judged)
+        row = self._use(lambda database: database.execute(FIND, key).fetchone())
+        if row is None:
+            return None
+        try:
+            return [
+                (str(rule), str(severity), offset, str(detail)) for rule, severity, offset, detail in json.loads(row[0])
+            ]
+        except (ValueError, TypeError):
+            return None
+
+    def judge(self, handle: int, root: Cid, judged: str, findings: Sequence[Told]) -> None:
+        """Keep what the content check found beside the verdict; `judged` names all that it depends on."""
+        key = (judged, json.dumps(findings), *_key(os.fstat(handle)), root.encode())
+        self._use(lambda database: database.execute(KEEP, key))
+
+    def _use(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
         """Return what `action` says, or None when there is no database that may be believed."""
         try:
             if not self._is_ours():

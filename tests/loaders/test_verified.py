@@ -260,6 +260,32 @@ def test_a_verdict_spares_the_hash_until_the_file_changes(
     assert level() is Level.HELD
 
 
+def test_a_cached_verdict_keeps_what_the_content_check_said(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal stays a refusal, a warning a warning, without looking again; another policy is asked again."""
+    from modelnet import loading
+    from modelnet.loaders import verdicts
+
+    monkeypatch.setattr(verdicts, "QUIET_NS", 0)
+    template = b'{"chat_template": "{{ messages }}"}'
+    folder = _folder(tmp_path / "m", {"model.bin": samples.evil(2), "tokenizer_config.json": template})
+    ref = shelf.publish("tiny", folder)
+    with modelnet.verified(ref, only=["*.json"], level="cached") as model:
+        first = model.findings
+    monkeypatch.setattr(loading, "check_release", lambda readers, _: [] if not readers else pytest.fail("looked again"))
+    with modelnet.verified(ref, only=["*.json"], level="cached") as model:
+        assert (model.level, model.findings) == (Level.CACHED, first)
+    assert [one.rule for one in first] == ["template"]
+    monkeypatch.undo()
+    monkeypatch.setenv("MODELNET_HOME", str(shelf.home))
+    monkeypatch.setattr(verdicts, "QUIET_NS", 0)
+    for _ in range(3):
+        with pytest.raises(TrustError) as refused:
+            modelnet.verified(ref, level="cached")
+        assert refused.value.rule == "pickle"
+
+
 def test_a_file_that_just_changed_gets_no_verdict(shelf: Shelf, tmp_path: Path) -> None:
     """Within the grain of its times a file could change again unseen."""
     ref = shelf.publish("tiny", _folder(tmp_path / "m"))
