@@ -27,7 +27,21 @@ def build() -> Any:
     """Return the Typer application."""
     import typer
 
-    from modelnet_cli.commands import doctor, init, inspect, node, pin, publish, pull, scan, upkeep, verify
+    from modelnet_cli.commands import (
+        doctor,
+        gossip,
+        init,
+        inspect,
+        node,
+        peers,
+        pin,
+        publish,
+        pull,
+        scan,
+        status,
+        upkeep,
+        verify,
+    )  # fmt: skip
     from modelnet_cli.options import command
 
     app = typer.Typer(
@@ -56,6 +70,11 @@ def build() -> Any:
     app.command("list")(command(inspect.list_releases))
     app.command("show")(command(inspect.show))
     app.command("node")(command(node.node))
+    app.command("status")(command(status.status))
+    app.command("peers")(command(peers.peers))
+    gossiping = typer.Typer(name="gossip", help="What the running node hears.", no_args_is_help=True)
+    gossiping.command("trace")(command(gossip.trace))
+    app.add_typer(gossiping)
     app.command("remove")(command(upkeep.remove))
     app.command("gc")(command(upkeep.gc))
     app.command("fsck")(command(upkeep.fsck))

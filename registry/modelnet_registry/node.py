@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from modelnet.stores.local import LocalStore
-from modelnet_registry.gossip.node import Gossiping, start_gossip
+from modelnet_registry.gossip.node import Gossiping, joined, start_gossip
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.gossipdoor import GossipDoor, WithGossip
 from modelnet_registry.http.server import Server
@@ -50,9 +50,9 @@ def run_node(
             return
         with (
             start_gossip(store, gossip) as service,
-            Server(WithGossip(doors, GossipDoor(service.answer)), host, port) as server,
+            Server(WithGossip(doors, GossipDoor(service.answer, service.report)), host, port) as server,
+            joined(service, gossip, server.url, _reached_at(gossip.advertise, host, server.url)),
         ):
-            service.listen(_reached_at(gossip.advertise, host, server.url))
             ready(server.url)
             stop.wait()
     finally:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.engines import Kubo, kubo_daemon, need_kubo
+from tests.registry.conftest import serve, stock
+
+__all__ = ["kubos", "serve", "stock"]
 
 
 @pytest.fixture(scope="session")

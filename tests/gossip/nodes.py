@@ -16,7 +16,7 @@ from pathlib import Path
 from modelnet.core.events import Digests
 from modelnet.replica import Replicas
 from modelnet.stores.local import LocalStore, open_store
-from modelnet_registry.gossip.node import Gossiping, start_gossip
+from modelnet_registry.gossip.node import Gossiping, joined, start_gossip
 from modelnet_registry.gossip.service import GossipService
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.gossipdoor import GossipDoor, WithGossip
@@ -79,9 +79,9 @@ def running(
     try:
         with (
             start_gossip(store, chosen) as service,
-            Server(WithGossip(Doors(store), GossipDoor(service.answer)), "127.0.0.1", 0) as server,
+            Server(WithGossip(Doors(store), GossipDoor(service.answer, service.report)), "127.0.0.1", 0) as server,
+            joined(service, chosen, server.url, server.url),
         ):
-            service.listen(server.url)
             yield Node(store, server.url, service)
     finally:
         store.index.close()

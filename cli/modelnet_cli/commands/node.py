@@ -30,6 +30,10 @@ def node(
     gossip_quiet: Annotated[
         bool, typer.Option("--gossip-quiet", help="Tell peers nothing of what is known here; only ask.")
     ] = False,
+    lan: Annotated[bool, typer.Option("--lan", help="Find nodes on the local network, and be found (mDNS).")] = False,
+    pubsub: Annotated[
+        str | None, typer.Option(metavar="KUBO", help="Gossip over this Kubo's pubsub as well; `kubo` finds it.")
+    ] = None,
     advertise: Annotated[
         str | None, typer.Option(metavar="URL", help="Where peers reach this node, if not where it listens.")
     ] = None,
@@ -57,7 +61,12 @@ def node(
         )
 
     followed = [resolve_publisher(store, publisher) for publisher in follow or ()]
-    gossip = Gossiping(followed, peer or (), gossip_interval, gossip_quiet, advertise) if gossip_interval else None
+    kubo = "" if pubsub == "kubo" else pubsub
+    gossip = (
+        Gossiping(followed, peer or (), gossip_interval, gossip_quiet, advertise, lan, kubo)
+        if gossip_interval
+        else None
+    )
     run_node(store, host, port, ready=ready, stop=stop, gossip=gossip)
     output.result({"event": "stopped"}, "stopped")
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from modelnet.errors import IntegrityError, MalformedError
 from modelnet.fetching import Fetcher
+from modelnet.ipfs.address import KuboAddress
 from modelnet.progress import SILENT
 from modelnet.replica import Replicas
 from modelnet.stores.http import HttpSource
 from modelnet.stores.local import LocalStore
 from modelnet.stores.peers import known_peers
 from modelnet.syncing import sync
+from modelnet_registry.discovery import Discovery
 from modelnet_registry.gossip.effects import Config
 from modelnet_registry.gossip.judge import Fetch, Judge
+from modelnet_registry.gossip.pubsub import KuboPubsub
 from modelnet_registry.gossip.service import GossipService
 
-__all__ = ["Gossiping", "fetch_with", "start_gossip"]
+__all__ = ["Gossiping", "fetch_with", "joined", "start_gossip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Gossiping:
     interval: float = 30.0
     quiet: bool = False
     advertise: str | None = None
+    lan: bool = False  # look for nodes by mDNS, and be found
+    kubo: str | None = None  # gossip over this Kubo's pubsub as well; empty for the one that is found here
     changed: Callable[[str], None] = field(default=lambda _pid: None)
 
 
@@ -47,6 +53,22 @@ def fetch_with(replicas: Replicas) -> Fetch:
                 raise heard.error
 
     return fetch
+
+
+@contextmanager
+def joined(service: GossipService, chosen: Gossiping, listening: str, url: str) -> Iterator[None]:
+    """Begin to gossip on every bus that was chosen, as the node that listens at `listening`.
+
+    `url` is how peers call it; empty when nobody can know that.
+    """
+    with ExitStack() as stack:
+        if chosen.lan:
+            discovery = Discovery(url or listening, met=service.met, follow=chosen.follow)
+            stack.enter_context(discovery)
+        service.listen(url)
+        if chosen.kubo is not None:
+            stack.enter_context(KuboPubsub(KuboAddress.parse(chosen.kubo), service))
+        yield
 
 
 def start_gossip(store: LocalStore, chosen: Gossiping) -> GossipService:

@@ -20,7 +20,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from random import SystemRandom
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from modelnet.errors import MalformedError, ModelnetError, UnavailableError, UsageError
@@ -436,6 +436,22 @@ class GossipService:
     def own(self) -> str:
         """How this node calls itself in a batch."""
         return self._own
+
+    def report(self) -> dict[str, Any]:
+        """Return what an operator may want to see, as plain values."""
+        return {
+            "url": self._own, "interval": self.config.interval, "quiet": self.config.quiet,
+            "peers": [{"url": url, "state": state, "reason": reason} for url, state, reason in self.peers],
+            "heads": [
+                {
+                    "publisher": head.pid, "epoch": head.epoch, "size": head.size, "root": head.root.hex(),
+                    "time": head.time,
+                }
+                for head in self.heads.values()
+            ],
+            "counts": dict(self.counts), "tables": self.sizes,
+            "trace": [{"time": at, "event": what, "peer": peer, "text": text} for at, what, peer, text in self.trace],
+        }  # fmt: skip
 
     @property
     def trace(self) -> list[tuple[float, str, str, str]]:

@@ -1,4 +1,7 @@
-"""The door for gossip: POST /gossip, a batch in, a batch out (`modelnet_registry.gossip.messages`).
+"""The door for gossip.
+
+POST /gossip    a batch in, a batch out (`modelnet_registry.gossip.messages`)
+GET /gossip     what the operator may see: peers, heads, the last events; JSON, from this machine only
 
 A batch is read into memory, so only a few are read at one time; who comes when all places are taken is told to come
 back, and nothing is lost by that: heads are compared again with somebody at every interval.
@@ -6,15 +9,18 @@ back, and nothing is lost by that: heads are compared again with somebody at eve
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 
 from modelnet.errors import MalformedError
 from modelnet_registry.gossip.messages import MAX_BATCH
 from modelnet_registry.gossip.post import CONTENT_TYPE
-from modelnet_registry.http.message import Door, Refusal, Request, Response, Session, bad_request
+from modelnet_registry.gossip.view import is_loopback
+from modelnet_registry.http.message import Door, Refusal, Request, Response, Session, bad_request, text
 
 __all__ = ["MAX_AT_ONCE", "Answer", "GossipDoor", "WithGossip"]
 
@@ -27,16 +33,19 @@ Answer = Callable[[str, bytes], bytes]
 class GossipDoor:
     """Hands batches to the node's gossip."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, report: Callable[[], Mapping[str, Any]]) -> None:
         self._answer = answer
+        self._report = report
         self._places = threading.Semaphore(MAX_AT_ONCE)
 
     def respond(self, request: Request) -> Response | None:
         """Answer what is for gossip; None for what is not."""
         if request.path != "/gossip":
             return None
+        if request.method in ("GET", "HEAD"):
+            return self._tell(request)
         if request.method != "POST":
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "gossip is a POST", ("Allow", "POST"))
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "gossip is a POST", ("Allow", "GET, HEAD, POST"))
         if not self._places.acquire(blocking=False):
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too much gossip at once", ("Retry-After", "5"))
         try:
@@ -47,6 +56,14 @@ class GossipDoor:
             self._places.release()
         headers = (("Content-Type", CONTENT_TYPE), ("Cache-Control", "no-store"))
         return Response(HTTPStatus.OK, headers, body, len(body))
+
+    def _tell(self, request: Request) -> Response:
+        """Tell the operator; a proxy on this machine is not the operator."""
+        forwarded = request.header("forwarded") or request.header("x-forwarded-for")
+        host = f"[{request.remote}]" if ":" in request.remote else request.remote
+        if forwarded is not None or not is_loopback(f"http://{host}"):
+            raise Refusal(HTTPStatus.FORBIDDEN, "what this node hears is told on its own machine only")
+        return text(HTTPStatus.OK, json.dumps(self._report()), kind="application/json")
 
 
 class WithGossip:
