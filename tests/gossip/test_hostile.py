@@ -158,3 +158,21 @@ def test_a_thousand_hostile_peers_cost_little_memory(tmp_path: Path) -> None:
             for thread in threads:
                 thread.join()
             assert resident(node.process.pid) - before <= 64 * 1024 * 1024
+
+
+def test_a_node_that_starts_again_knows_what_it_knew(tmp_path: Path) -> None:
+    """After a restart heads, revocations and evidence are told to others as before, from the store alone."""
+    plain, revoked, split = story("plain "), story("revoked "), story("split again ")
+    fork = split.fork(3)
+    fork.release("llama", "6.6")
+    with running(tmp_path / "a") as a:
+        for log in (plain, revoked, split):
+            a.know(log, time=1_790_000_000)
+        a.replicas.add_negative(revoked.pid, revocation(revoked))
+        a.replicas.add_evidence(split.pid, Evidence(split.head(), fork.head()).encode())
+    follow = [log.pid for log in (plain, revoked, split)]
+    with running(tmp_path / "a") as a, running(tmp_path / "b", peers=[a.url], follow=follow) as b:
+        eventually(lambda: all(b.size(pid) == 4 for pid in follow))
+        eventually(lambda: b.revoked(revoked.pid, VICTIM) and b.quarantined(split.pid))
+        assert not b.revoked(plain.pid, VICTIM)
+        eventually(lambda: b.service.heads[plain.pid].time == a.service.heads[plain.pid].time == 1_790_000_000)

@@ -56,7 +56,7 @@ def _standing(replicas: Replicas, pid: str) -> dict[str, Any]:
     known = standing.knowledge
     return {
         "publisher": pid, "state": standing.status.value, "reason": reason, "own": standing.own,
-        "epoch": standing.epoch, "size": standing.size, "root": standing.root.hex(), "until": None if known is None else known.time,
-        "witnessed": known is not None and known.witnessed, "age_s": standing.freshness.age,
-        "revocations": revocations, "evidence": evidence,
+        "epoch": standing.epoch, "size": standing.size, "root": standing.root.hex(),
+        "until": None if known is None else known.time, "witnessed": known is not None and known.witnessed,
+        "age_s": standing.freshness.age, "revocations": revocations, "evidence": evidence,
     }  # fmt: skip

@@ -404,7 +404,8 @@ class GossipService:
             if self._stop.is_set():
                 return
             try:
-                snapshot = self._judge.snapshot(pid)
+                glance = self._judge.glance(rows[pid]) if not news and pid in rows else None
+                snapshot = glance or self._judge.snapshot(pid)
             except (ModelnetError, OSError) as error:
                 log.warning("cannot read what is known of %s: %s", pid, error)
                 continue
