@@ -11,8 +11,6 @@ while or after cannot change what the caller got. Nothing is read twice but the 
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -25,11 +23,11 @@ from modelnet.core.filetree import FileTree
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError
 from modelnet.formats import read_layout
 
-__all__ = ["VerifiedReader", "memory_of", "new_pool"]
+__all__ = ["POOLED", "VerifiedReader", "new_pool"]
 
 GROUP = 1024 * 1024  # bytes read by one call, so that they are hashed while the processor's cache has them
 TASK = 8 * 1024 * 1024  # bytes of one task for a thread
-HUGE = 4 * 1024 * 1024  # a buffer from here on is asked for in huge pages: fewer faults while it is filled
+POOLED = 4 * 1024 * 1024  # bytes from which on a read is worth a pool of threads
 SHOWN = 120  # characters of a tensor's name in a refusal
 KEPT = 4  # chunks kept for the many small reads of a header; at most 4 MiB
 
@@ -233,17 +231,6 @@ class _Unverified:
 
     def read(self, offset: int, length: int) -> bytes:
         return self.reader.read_unverified(offset, length)
-
-
-def memory_of(size: int) -> mmap.mmap | bytearray:
-    """Return zeroed memory of our own, in huge pages when it is large and the system has them."""
-    if size < HUGE:
-        return bytearray(size)
-    memory = mmap.mmap(-1, size)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
 
 
 def new_pool() -> ThreadPoolExecutor:

@@ -30,7 +30,7 @@ from modelnet.loaders._files import Opened, open_entry, open_file
 from modelnet.loaders._library import need
 from modelnet.loaders._trusted import Trusted
 from modelnet.loaders.levels import Level
-from modelnet.loaders.reading import HUGE, VerifiedReader, memory_of, new_pool
+from modelnet.loaders.reading import POOLED, VerifiedReader, new_pool
 from modelnet.policies import Policies
 
 __all__ = ["load_file", "safe_open", "tensors"]
@@ -156,17 +156,17 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
     def get_tensor(self, name: str) -> Any:
         """Return one tensor; only the chunks that it lies in are read."""
         span = self._span(name)
-        buffer = memory_of(span.end - span.start)
+        buffer = bytearray(span.end - span.start)
         with _pool_for(span.end - span.start) as pool:
-            self._reader.read_into(span.start, memoryview(buffer)[: span.end - span.start], pool)
+            self._reader.read_into(span.start, memoryview(buffer), pool)
         return self._make(buffer, 0, span)
 
     def get_tensors(self) -> dict[str, Any]:
         """Return all tensors; they share one buffer that is filled in one pass over the file."""
         size = self._reader.size - self._data
-        buffer = memory_of(size)
+        buffer = bytearray(size)
         with _pool_for(size) as pool:
-            self._reader.read_into(self._data, memoryview(buffer)[:size], pool)
+            self._reader.read_into(self._data, memoryview(buffer), pool)
         return {name: self._make(buffer, span.start - self._data, span) for name, span in self._spans.items()}
 
     def get_slice(self, name: str) -> Slice:
@@ -217,9 +217,9 @@ class Slice:
         return self._read(self._span)
 
     def _read(self, span: Span) -> Any:
-        buffer = memory_of(span.end - span.start)
+        buffer = bytearray(span.end - span.start)
         with _pool_for(span.end - span.start) as pool:
-            self._reader.read_into(span.start, memoryview(buffer)[: span.end - span.start], pool)
+            self._reader.read_into(span.start, memoryview(buffer), pool)
         return self._make(buffer, 0, span)
 
 
@@ -231,7 +231,7 @@ def _span(name: str, entry: dict[str, Any], data: int) -> Span:
 @contextmanager
 def _pool_for(size: int) -> Iterator[ThreadPoolExecutor | None]:
     """Give a pool where it pays to have one."""
-    if size < HUGE:
+    if size < POOLED:
         yield None
     else:
         with new_pool() as pool:

@@ -51,10 +51,8 @@ with bench("load", __doc__, rounds=7) as work:
     report("peak memory beside the model", spare / MIB, "MiB", most=MOST_MEMORY)
 
     print("\nreload with a cached verdict")
-    load_job("reload_cached", home=home, path=path)  # the verdict is written here, once the file is old enough
-    extra = statistics.median(
-        load_job("reload_cached", home=home, path=path).said["_extra"] for _ in range(work.rounds)
-    )
+    load_job("reload_cached", home=home)  # the verdict is written here, once the file is old enough
+    extra = statistics.median(load_job("reload_cached", home=home).said["_extra"] for _ in range(work.rounds))
     report("more than the plain load, a file", extra * 1000, "ms", most=MOST_EXTRA_MS)
 
     print("\none tensor")
