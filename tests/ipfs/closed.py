@@ -81,7 +81,8 @@ def repository(folder: Path, key: str, settings: dict[str, Any]) -> Kubo:
         *above, last = name.split(".")
         place = config
         for part in above:
-            place = place.setdefault(part, {})
+            place[part] = place.get(part) or {}  # it may be null
+            place = place[part]
         place[last] = value
     (folder / "config").write_text(json.dumps(config))
     return repo
