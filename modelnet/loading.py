@@ -28,6 +28,7 @@ from modelnet.content import Finding, Severity, check_release, refuse
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.release import Release
 from modelnet.errors import UnavailableError, UsageError
+from modelnet.gate import Knowledge
 from modelnet.loaders import sealed
 from modelnet.loaders._trusted import Trusted, parse_target, trust
 from modelnet.loaders.levels import Level
@@ -35,7 +36,6 @@ from modelnet.loaders.reading import VerifiedReader, new_pool
 from modelnet.loaders.securing import SEAL_LIMIT, Secured, private_copy, secure
 from modelnet.loaders.verdicts import Verdicts
 from modelnet.policies import Policies
-from modelnet.puller import Knowledge
 
 __all__ = ["VerifiedModel", "as_level", "is_verified", "verified"]
 

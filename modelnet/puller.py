@@ -14,47 +14,39 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelnet.checking import CORES, check_chunks, open_file
 from modelnet.core.cid import RAW, Cid
 from modelnet.core.filetree import MAX_DEPTH, FileTree, inner_nodes, parse_file_node
 from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
-from modelnet.core.names import Reference, parse_reference
+from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
 from modelnet.core.tree import build_tree, file_child
 from modelnet.core.unixfs import Child, Node
 from modelnet.destination import check_empty, check_space, complete
 from modelnet.destination import whole as is_whole
-from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
+from modelnet.errors import IntegrityError, MalformedError, UsageError
 from modelnet.fetching import Fetcher, SourceReport
-from modelnet.gate import admit, check_pin, choose, resolve_publisher
+from modelnet.gate import Gate, Knowledge, Trusted
+from modelnet.lockfile import Lock
 from modelnet.partial import Partial
 from modelnet.progress import SILENT, Progress
-from modelnet.resolve import Resolved, resolve_from
+from modelnet.resolve import resolve
 from modelnet.stores.home import Home
 from modelnet.stores.http import HttpSource
 from modelnet.stores.index import FileStat, ReleaseRow
-from modelnet.stores.local import ChunkReader, LocalStore, open_store
-from modelnet.wording import size_text
+from modelnet.stores.local import ChunkReader, open_store
+from modelnet.wording import printable, size_text
 
-__all__ = ["Knowledge", "Plan", "Pulled", "pull"]
+__all__ = ["Plan", "Pulled", "pull"]
 
 SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
 SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
 MAX_CHUNKS = 1 << 22  # of one pull, at 40 bytes of memory each: 4 TiB in chunks of 1 MiB
 MAX_NODES = 1 << 18  # above them: one for each tensor and file, or for 1,024 chunks
-
-
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """How much is known about revocations: `until` (unix seconds) is None while no log head was ever seen."""
-
-    state: str = "unknown"
-    until: float | None = None
-    age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +64,22 @@ class Plan:
 class Pulled:
     """What `pull` did; `path` is the folder that holds the files."""
 
-    release: Release
+    trusted: Trusted
     manifest: Manifest
     files: tuple[FileEntry, ...]
     path: Path
     plan: Plan
     sources: tuple[SourceReport, ...] = ()
-    knowledge: Knowledge = field(default_factory=Knowledge)
+
+    @property
+    def release(self) -> Release:
+        """What was signed."""
+        return self.trusted.release
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """How old what is known about revocations is."""
+        return self.trusted.knowledge
 
 
 def pull(
@@ -88,6 +89,11 @@ def pull(
     to: str | os.PathLike[str] | None = None,
     only: Sequence[str] = (),
     dry_run: bool = False,
+    lock: str | os.PathLike[str] | None = None,
+    update: bool = False,
+    accept_stale: bool = False,
+    offline_pinned: bool = False,
+    strict: bool = False,
     home: str | os.PathLike[str] | Home | None = None,
     progress: Progress = SILENT,
 ) -> Pulled:
@@ -97,18 +103,27 @@ def pull(
     chunks of one file come from all of them at once. Files go to `to`, else into the store. `only` keeps files that
     match one of its globs. Chunks that are in any file known here are reused. `dry_run` stops after the plan.
 
-    Raises `UsageError`, `TrustError` (not signed by that publisher), `IntegrityError` (the sources disagree with what
-    was signed), `UnavailableError` (nobody has it now, or the disk refuses; what has arrived is kept).
+    `lock` is a lock file: a name in it means what it is locked to, and one that is not gets locked; `update` moves it.
+    `accept_stale`, `offline_pinned` and `strict` are those of `modelnet.policies`, for this one pull.
+
+    Raises `UsageError`, `TrustError` (not signed by that publisher, or not stood by any more), `IntegrityError` (the
+    sources disagree with what was signed), `UnavailableError` (nobody has it now, or the disk refuses; what has arrived
+    is kept).
     """
-    wanted = parse_reference(reference)
+    asked = parse_reference(reference)
+    locked = Lock.load(lock) if lock is not None else None
+    wanted = (locked.find(asked) if locked is not None and not update else None) or asked
     sources = [HttpSource.parse(peer) for peer in dict.fromkeys(peers)]
     store = open_store(home)
-    pid = resolve_publisher(store, wanted.publisher)
+    gate = Gate.open(store, accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict)
     fetcher = Fetcher(sources, progress)
     try:
-        return _Pull(store, fetcher, progress).run(pid, wanted, to=to, only=only, dry_run=dry_run)
+        pulled = _Pull(gate, fetcher, progress).run(resolve(gate, fetcher, wanted), to=to, only=only, dry_run=dry_run)
     finally:
         fetcher.close()
+    if locked is not None and not dry_run:
+        locked.save(asked, pulled.trusted.locator)
+    return pulled
 
 
 @dataclass(slots=True)
@@ -123,17 +138,19 @@ class _Work:
 
 
 class _Pull:
-    def __init__(self, store: LocalStore, fetcher: Fetcher, progress: Progress) -> None:
-        self.store = store
+    def __init__(self, gate: Gate, fetcher: Fetcher, progress: Progress) -> None:
+        self.gate = gate
+        self.store = gate.store
         self.fetcher = fetcher
         self.progress = progress
         self.blocks: dict[Cid, bytes] = {}  # the manifest and DAG nodes of the release
 
-    def run(
-        self, pid: str, wanted: Reference, *, to: str | os.PathLike[str] | None, only: Sequence[str], dry_run: bool
-    ) -> Pulled:
-        release, known = self._resolve(pid, wanted)
+    def run(self, trusted: Trusted, *, to: str | os.PathLike[str] | None, only: Sequence[str], dry_run: bool) -> Pulled:
+        release = trusted.release
+        for warning in trusted.warnings:
+            self.progress.note(printable(warning))
         manifest = self._manifest(release)
+        self.gate.check_files(trusted, manifest)
         entries = _select(manifest, only)
         whole = len(entries) == len(manifest.files)
         destination, ours = self._destination(release, to)
@@ -143,11 +160,11 @@ class _Pull:
             if self._intact(trees, destination, pool):
                 if not dry_run:
                     self._index(trees, destination)
-                    self._record(release, known, manifest, destination)
+                    self._record(release, manifest, destination)
                     self._tidy(release, partial)
                 size = sum(tree.entry.size for tree in trees)
                 plan = Plan(size, size, 0, 0)
-                return Pulled(release, manifest, tuple(entries), destination, plan, self._reports())
+                return Pulled(trusted, manifest, tuple(entries), destination, plan, self._reports())
             if not ours and to is None:
                 destination = self.store.home.release(release.pid, release.name, release.version)
                 partial = Partial(self.store.home.partial(release.manifest), trees, self.store.index)
@@ -155,7 +172,7 @@ class _Pull:
                 check_empty(destination, partial.root)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
-                return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
+                return Pulled(trusted, manifest, tuple(entries), destination, work.plan, self._reports())
             self.store.index.keep_reserve()
             partial.open()
             try:
@@ -167,40 +184,17 @@ class _Pull:
                 self._reuse(work, partial)
                 self._fetch(work, partial)
                 partial.flush()
+                # A revocation that came meanwhile finds nothing at the destination.
+                self.gate.recheck(trusted, manifest)
                 moves = partial.finish(destination)
-                self._record(release, known, manifest, destination, moves)
+                self._record(release, manifest, destination, moves)
             finally:
                 partial.close()
         partial.discard()
-        return Pulled(release, manifest, tuple(entries), destination, work.plan, self._reports())
+        return Pulled(trusted, manifest, tuple(entries), destination, work.plan, self._reports())
 
     def _reports(self) -> tuple[SourceReport, ...]:
         return tuple(self.fetcher.reports.values())
-
-    def _resolve(self, pid: str, wanted: Reference) -> tuple[Release, Resolved | None]:
-        """Return the signed release that `wanted` means: from this store if it is pinned here, else from the peers."""
-        if (release := self._local(pid, wanted)) is not None:
-            check_pin(release, wanted)
-            return release, None
-        if not self.fetcher.sources:
-            raise UnavailableError(
-                f"{wanted} is not in this store and there is nobody to ask", rule="sources",
-                hint="give a node that has it with --peer http://HOST:PORT",
-            )  # fmt: skip
-        resolved = resolve_from(self.fetcher, pid, wanted)
-        return resolved.release, resolved
-
-    def _local(self, pid: str, wanted: Reference) -> Release | None:
-        """Return the release in this store if it is the one that is meant, or if there is nobody else to ask."""
-        rows = self.store.index.releases(pid, wanted.name)
-        try:
-            here = choose(self.store, rows, wanted)
-            pinned = wanted.manifest_sha256 is not None or (here is not None and here.version == wanted.version)
-            return admit(self.store, here) if here is not None and (pinned or not self.fetcher.sources) else None
-        except ModelnetError:
-            if not self.fetcher.sources:
-                raise
-            return None  # a row that was damaged is as good as none: what the peers say replaces it
 
     def _manifest(self, release: Release) -> Manifest:
         block = self.store.block(release.manifest)
@@ -429,7 +423,6 @@ class _Pull:
     def _record(
         self,
         release: Release,
-        resolved: Resolved | None,
         manifest: Manifest,
         destination: Path,
         moves: Sequence[tuple[Path, Path]] = (),
@@ -443,8 +436,6 @@ class _Pull:
             and row.layout != "part"
             and not moves
         ):
-            if resolved is not None:
-                self.store.index.add_publisher(release.pid, resolved.genesis.envelope.encoded)
             return
         whole = all((destination / entry.path).is_file() for entry in manifest.files)
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
@@ -456,8 +447,6 @@ class _Pull:
             self.store.index.move_files((str(before), str(after)) for before, after in moves)
             # Once more: a collection of garbage meanwhile saw no release that reaches them.
             self.store.index.add_blocks(self.blocks.items())
-            if resolved is not None:
-                self.store.index.add_publisher(release.pid, resolved.genesis.envelope.encoded)
             self.store.index.add_release(
                 ReleaseRow(
                     release.pid, release.name, release.version, release.manifest, release.envelope.encoded,

@@ -31,11 +31,12 @@ from modelnet.core.note import SignedNote
 from modelnet.core.tiles import WIDTH, subtrees
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError
 from modelnet.fetching import Fetcher
+from modelnet.gate import check_floor
 from modelnet.replica import Replicas
 from modelnet.stores.http import HttpSource, NotHereError
 from modelnet.stores.loghttp import MAX_PAGES, RemoteLog
 
-__all__ = ["Heard", "SyncReport", "check_floor", "epoch_of", "sync"]
+__all__ = ["Heard", "SyncReport", "epoch_of", "sync"]
 
 SOURCE_S = 300.0  # with one source, beside the time limit of each request
 HELD = 8 * 1024 * 1024  # bytes of new entries (or MAX_NEW) that are fetched before the log is locked for adoption
@@ -84,7 +85,7 @@ def sync(replicas: Replicas, pid: str, fetcher: Fetcher, *, floor: tuple[int, by
     """Ask every source for the log of `pid` and adopt what holds; see the report for what each had.
 
     Raises `UnavailableError` when nothing is known of the publisher afterwards either, `TrustError` with rule `floor`
-    when the log that is known then does not contain the head `floor` (size, root): then the sources show an older log,
+    when the log that is known then does not contain the head `floor`: then the sources show an older log,
     or another one, than whoever named the floor has seen. What was adopted stays adopted.
     """
     report = SyncReport(pid)
@@ -107,23 +108,6 @@ def sync(replicas: Replicas, pid: str, fetcher: Fetcher, *, floor: tuple[int, by
     if floor is not None:
         check_floor(replicas, pid, floor)
     return report
-
-
-def check_floor(replicas: Replicas, pid: str, floor: tuple[int, bytes]) -> None:
-    """Raise `TrustError` with rule `floor` unless the log of `pid` contains that head, in any epoch that is kept."""
-    size, root = floor
-    standing = replicas.standing(pid)
-    for epoch in reversed(replicas.epochs(pid)):
-        folder = replicas.folder(pid, epoch)
-        head = folder.checkpoint()
-        if head is not None and 0 < size <= claimed_size(head) and folder.root(size) == root:
-            return
-    older = size > standing.size
-    raise TrustError(
-        "only an older log of this publisher is to be had" if older else "the log of this publisher is another one",
-        rule="floor", wanted=f"{size} {root.hex()}", got=f"{standing.size} {standing.root.hex()}",
-        hint="the head comes from the locator or the lock file; ask other sources with --peer URL",
-    )  # fmt: skip
 
 
 @dataclass(slots=True)

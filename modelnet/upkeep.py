@@ -25,7 +25,7 @@ from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.core.unixfs import parse_node
 from modelnet.errors import MalformedError, ModelnetError
-from modelnet.gate import admit, find_row, open_manifest
+from modelnet.gate import find_row, identify, open_manifest
 from modelnet.partial import unused
 from modelnet.progress import SILENT, Progress
 from modelnet.stores.home import Home
@@ -62,7 +62,7 @@ def remove(reference: str, *, home: str | os.PathLike[str] | Home | None = None)
     """Let go of a release in this store; `gc` frees its files when nothing else points to them."""
     store = open_store(home)
     row = find_row(store, parse_reference(reference))
-    release = admit(store, row)
+    release = identify(store, row)
     store.index.remove_release(row)
     return release
 
@@ -260,7 +260,7 @@ def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor,
     """Yield what is wrong with a release: its signature, its blocks, its files."""
     name = f"{row.pid}/{row.name}@{row.version}"
     try:
-        release = admit(store, row)
+        release = identify(store, row)
     except ModelnetError as error:
         # Nobody signed what this row says, so it is no release; the files stay until gc, and a pull finds them.
         if repair:

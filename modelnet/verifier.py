@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,8 @@ from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.paths import SKIPPED
 from modelnet.core.release import Release
 from modelnet.errors import IntegrityError, TrustError, UnavailableError, UsageError
-from modelnet.gate import admit, find_row, open_manifest
+from modelnet.gate import Gate, Knowledge, Trusted, identify, open_manifest
 from modelnet.progress import SILENT, Progress
-from modelnet.puller import Knowledge
 from modelnet.stores.home import Home
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store
@@ -35,11 +34,20 @@ FILES_AT_ONCE = 2  # the next file's chunk list is read while one is hashed
 class Verified:
     """Files that are what was signed; `path` is the folder that holds them."""
 
-    release: Release
+    trusted: Trusted
     manifest: Manifest
     files: tuple[FileEntry, ...]
     path: Path
-    knowledge: Knowledge = field(default_factory=Knowledge)
+
+    @property
+    def release(self) -> Release:
+        """What was signed."""
+        return self.trusted.release
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """How old what is known about revocations is."""
+        return self.trusted.knowledge
 
     @property
     def size(self) -> int:
@@ -56,33 +64,39 @@ class Verified:
 def verify(
     target: str | os.PathLike[str],
     *,
+    accept_stale: bool = False,
+    offline_pinned: bool = False,
+    strict: bool = False,
     home: str | os.PathLike[str] | Home | None = None,
     progress: Progress = SILENT,
 ) -> Verified:
     """Hash the files at `target` (a path, or the reference of a release in this store) against what was signed.
 
     Raises `IntegrityError` with file, offset, wanted and found at the first difference, also for a file too many;
-    also for one too few; `TrustError` when no known release covers the path.
+    also for one too few; `TrustError` when no known release covers the path, or the gate refuses it.
     """
     text = os.fspath(target)
     if not isinstance(text, str) or not text:
         raise UsageError("there is nothing to verify", rule="path", hint="give a folder, a file, or a reference")
     store = open_store(home)
+    gate = Gate.open(store, accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict)
     path = Path(text)
     if len(os.fsencode(path)) > MAX_TARGET:
         raise UsageError("the path is too long", rule="path", wanted=f"at most {MAX_TARGET} bytes", got=len(text))
     if not text.startswith("modelnet:") and (path.exists() or path.is_symlink()):
         row, base, entries = _cover(store, path)
+        trusted = gate.admit(row)
     else:
         if "/" not in text or text[0] in "./~\\":
             raise UsageError(
                 "no such file or folder, and not a reference", rule="path", path=text,
                 hint="give a folder, a file, or publisher/name@version",
             )  # fmt: skip
-        row = find_row(store, text)
+        trusted = gate.resolve(text)
+        row = gate.row(trusted)
         base, entries = row.path, None
-    release = admit(store, row)
-    manifest = open_manifest(store, release)
+    manifest = open_manifest(store, trusted.release)
+    gate.check_files(trusted, manifest)
     chosen = _present(store, manifest, row, base) if entries is None else entries
     if entries is None and row.layout != "file":
         _refuse_extra(base, manifest)
@@ -102,7 +116,7 @@ def verify(
             files.shutdown(cancel_futures=True)
             raise
     progress.end()
-    return Verified(release, manifest, tuple(chosen), base)
+    return Verified(trusted, manifest, tuple(chosen), base)
 
 
 def _present(store: LocalStore, manifest: Manifest, row: ReleaseRow, base: Path) -> list[FileEntry]:
@@ -128,7 +142,7 @@ def _cover(store: LocalStore, path: Path) -> tuple[ReleaseRow, Path, list[FileEn
     for row in reversed(rows):
         if absolute.is_relative_to(row.path) and absolute.is_file():
             name = absolute.relative_to(row.path).as_posix()
-            manifest = open_manifest(store, admit(store, row))
+            manifest = open_manifest(store, identify(store, row))
             if found := [entry for entry in manifest.files if entry.path == name]:
                 return row, row.path, found
     return _cover_copy(store, absolute, rows)
@@ -140,7 +154,7 @@ def _cover_copy(
     """Return the release that a copy elsewhere looks like: the one most of whose files are there with their sizes."""
     best: tuple[int, ReleaseRow, list[FileEntry] | None] | None = None
     for row in reversed(rows):
-        manifest = open_manifest(store, admit(store, row))
+        manifest = open_manifest(store, identify(store, row))
         if path.is_file():
             named = [entry for entry in manifest.files if Path(entry.path).name == path.name]
             score, entries = len(named), named[:1]

@@ -15,11 +15,18 @@ import typer
 from modelnet.errors import UsageError
 from modelnet_cli.output import Output
 
-__all__ = ["PassphraseFile", "command", "current", "read_passphrase"]
+__all__ = ["AcceptStale", "OfflinePinned", "PassphraseFile", "Strict", "command", "current", "read_passphrase"]
 
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="File whose first line unlocks the keys.", show_default=False)
 ]
+AcceptStale = Annotated[
+    bool, typer.Option("--accept-stale", help="Take what a channel offered when its log was last known.")
+]
+OfflinePinned = Annotated[
+    bool, typer.Option("--offline-pinned", help="Use a pinned release although nothing was heard for very long.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a publisher that has no name here and no locator.")]
 
 _COMMON = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")],

@@ -13,7 +13,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from modelnet.core.identity import PID
 from modelnet.errors import UsageError
@@ -58,8 +58,7 @@ def check_alias(alias: str) -> str:
     return alias
 
 
-@dataclass(frozen=True, slots=True)
-class Floor:
+class Floor(NamedTuple):
     """The least that must be known of a log: its first `size` entries have this root."""
 
     size: int

@@ -12,13 +12,13 @@ from pathlib import Path
 from modelnet.content import check_release, refuse
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.errors import MalformedError, UsageError
+from modelnet.gate import Knowledge
 from modelnet.loaders._trusted import PREFIX, Trusted, find_path, parse_target, trust, unsigned
 from modelnet.loaders.levels import Level
 from modelnet.loaders.reading import VerifiedReader, new_pool
 from modelnet.loaders.securing import open_signed
 from modelnet.loading import VerifiedModel, as_level
 from modelnet.policies import Policies, Terms
-from modelnet.puller import Knowledge
 
 __all__ = ["Held", "Opened", "hold", "open_entry", "open_file", "read_whole", "trust_file"]
 

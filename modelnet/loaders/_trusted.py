@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from modelnet.core.identity import PID
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
-from modelnet.errors import TrustError, UnavailableError, UsageError
-from modelnet.gate import admit, find_row, open_manifest
-from modelnet.policies import Policies, Terms, load_policies
-from modelnet.puller import Knowledge
+from modelnet.errors import ModelnetError, TrustError, UnavailableError, UsageError
+from modelnet.gate import Gate, Knowledge, open_manifest
+from modelnet.gate import Trusted as Admitted
+from modelnet.policies import Policies, Terms
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store
 
@@ -45,7 +45,8 @@ class Trusted:
     base: Path
     layout: str
     terms: Terms
-    knowledge: Knowledge = field(default_factory=Knowledge)
+    knowledge: Knowledge
+    warnings: tuple[str, ...] = ()
 
     def entry(self, path: str) -> FileEntry:
         """Return the manifest's entry of `path`; raise `UsageError` when the release has no such file."""
@@ -87,16 +88,22 @@ def trust(
 
     With `pull` what is not here is fetched, from `peers` or those that are known. Raises what gate and pull raise.
     """
-    store = open_store(home)
+    gate = _gate(home, policy)
     try:
-        row = find_row(store, reference)
-        if row.layout == "part" and pull and not _is_here(store, row, only):
-            row = _pulled(store, reference, peers, only)
-    except UnavailableError as error:
-        if not pull or error.rule != "missing":
+        return _resolved(gate, reference, only)
+    except ModelnetError as error:
+        # Old knowledge is what a pull mends, beside files that are not here.
+        if not pull or error.rule not in ("missing", "stale", "expired"):
             raise
-        row = _pulled(store, reference, peers, only)
-    return _trusted(store, row, policy)
+        refused = error
+    from modelnet.puller import pull as bring
+    from modelnet.stores.peers import known_peers
+
+    sources = peers or known_peers(gate.store.home)
+    if not sources and isinstance(refused, TrustError):
+        raise refused
+    bring(reference, peers=sources, only=only, home=gate.store.home)
+    return _resolved(gate, reference, only)
 
 
 def find_path(
@@ -107,37 +114,47 @@ def find_path(
     The place is what counts, and links are not followed; what lies there is hashed by whoever reads it.
     """
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (links are refused, not followed)
-    store = open_store(home)
-    for row in reversed(store.index.releases()):
+    gate = _gate(home, policy)
+    for row in reversed(gate.store.index.releases()):
         if absolute == row.path and row.layout != "file":
-            return _trusted(store, row, policy), ""
+            return _trusted(gate, row, gate.admit(row)), ""
         if absolute.is_relative_to(row.path):
-            trusted = _trusted(store, row, policy)
+            trusted = _trusted(gate, row, gate.admit(row))
             inside = absolute.relative_to(row.path).as_posix()
             if any(entry.path == inside for entry in trusted.manifest.files):
                 return trusted, inside
     return None
 
 
-def _trusted(store: LocalStore, row: ReleaseRow, policy: Policies | None) -> Trusted:
-    release = admit(store, row)
-    terms = (policy or load_policies(store.home)).of(row.pid)
-    return Trusted(store, release, open_manifest(store, release), row.path, row.layout, terms)
+def _gate(home: str | os.PathLike[str] | None, policy: Policies | None) -> Gate:
+    gate = Gate.open(open_store(home))
+    if policy is not None:
+        gate.policies = policy
+    return gate
 
 
-def _is_here(store: LocalStore, row: ReleaseRow, only: Sequence[str]) -> bool:
-    """Tell whether a partial pull has the files that are asked for."""
-    files = open_manifest(store, admit(store, row)).files
-    wanted = [entry for entry in files if not only or any(fnmatchcase(entry.path, glob) for glob in only)]
-    return all((row.path / entry.path).is_file() for entry in wanted)
+def _resolved(gate: Gate, reference: str, only: Sequence[str]) -> Trusted:
+    """Return the release if it is here; with `only`, also of a partial pull that has those files."""
+    admitted = gate.resolve(reference)
+    row = gate.row(admitted)
+    trusted = _trusted(gate, row, admitted)
+    wanted = [
+        entry.path
+        for entry in trusted.manifest.files
+        if not only or any(fnmatchcase(entry.path, glob) for glob in only)
+    ]
+    if row.layout == "part" and not all((row.path / path).is_file() for path in wanted):
+        raise UnavailableError("not all files of the release are here", rule="missing", hint="pull it first")
+    return trusted
 
 
-def _pulled(store: LocalStore, reference: str, peers: Sequence[str], only: Sequence[str]) -> ReleaseRow:
-    from modelnet.puller import pull
-    from modelnet.stores.peers import known_peers
-
-    pull(reference, peers=peers or known_peers(store.home), only=only, home=store.home)
-    return find_row(store, reference)
+def _trusted(gate: Gate, row: ReleaseRow, admitted: Admitted) -> Trusted:
+    manifest = open_manifest(gate.store, admitted.release)
+    gate.check_files(admitted, manifest)
+    return Trusted(
+        gate.store, admitted.release, manifest, row.path, row.layout, gate.terms(row.pid), admitted.knowledge,
+        admitted.warnings,
+    )  # fmt: skip
 
 
 def unsigned(path: str) -> TrustError:

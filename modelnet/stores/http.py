@@ -34,7 +34,6 @@ READ_S = 15.0  # one read; the watcher of a transfer breaks off earlier
 BUFFER = 4 * 1024 * 1024  # bytes of a CAR stream in memory for each connection
 BATCH = 1024 * 1024  # verified bytes handed over together, so that writes are large
 PIECE = 64 * 1024  # bytes of a single block or a log read at once, so that a slow source is seen to be alive
-MAX_LOG = 16 * 1024 * 1024
 MAX_ERROR = 4096
 MAX_SAID = 80  # characters of a source's own words that an error repeats
 FRAME_PREFIX = 64  # a varint and a CID of 36 bytes
@@ -189,19 +188,6 @@ class Connection:
         with self._request(path, "*/*", body) as response:
             content = self._read(response, limit, "answer", least=0)
         return response.status, response.headers.get_content_type(), content
-
-    def log(self, pid: str) -> list[bytes]:
-        """Return the unverified entries of a publisher's log, the genesis first."""
-        with self._request(f"/log/{pid}/entries", "application/octet-stream") as response:
-            content = self._read(response, MAX_LOG, "log")
-        entries, position = [], 0
-        while position < len(content):
-            end = position + 2 + int.from_bytes(content[position : position + 2], "big")
-            if end > len(content):
-                raise MalformedError("log entry is cut off", rule="log", offset=position, source=self.source.url)
-            entries.append(content[position + 2 : end])
-            position = end
-        return entries
 
     def _read(
         self,

@@ -1,6 +1,6 @@
 """The index: which file holds which chunk, which blocks and releases are known. SQLite in WAL mode.
 
-    publisher (pid, alias, genesis)                     the first log entry of every publisher known here
+    publisher (pid, genesis)                            the first log entry of every publisher known here
     release   (pid, name, version, manifest, envelope, path, layout, added)
     block     (cid, content)                            manifests and DAG nodes; small
     file      (path, dev, inode, size, mtime_ns)        files that hold chunks
@@ -46,7 +46,7 @@ SPREAD = 8  # references tried for one chunk before it counts as missing
 REPAIR = "run `modelnet fsck --repair`; it sets the damaged index aside and reads the files again"
 
 SCHEMA = """
-CREATE TABLE publisher (pid TEXT PRIMARY KEY, alias TEXT UNIQUE, genesis BLOB NOT NULL) STRICT;
+CREATE TABLE publisher (pid TEXT PRIMARY KEY, genesis BLOB NOT NULL) STRICT;
 CREATE TABLE release (
   pid TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, manifest BLOB NOT NULL, envelope BLOB NOT NULL,
   path BLOB NOT NULL, layout TEXT NOT NULL, added REAL NOT NULL, PRIMARY KEY (pid, name, version)) STRICT;
@@ -244,30 +244,19 @@ class Index:
 
     # Publishers
 
-    def add_publisher(self, pid: str, genesis: bytes, alias: str | None = None) -> None:
-        """Remember a publisher by its verified genesis; an alias replaces none that another publisher has."""
+    def add_publisher(self, pid: str, genesis: bytes) -> None:
+        """Remember a publisher by its verified genesis."""
         with self.transaction() as connection:
             connection.execute(
-                "INSERT INTO publisher VALUES (?, NULL, ?) ON CONFLICT (pid) DO UPDATE SET genesis = excluded.genesis",
+                "INSERT INTO publisher (pid, genesis) VALUES (?, ?) "
+                "ON CONFLICT (pid) DO UPDATE SET genesis = excluded.genesis",
                 (pid, genesis),
             )
-            if alias is not None:
-                connection.execute("UPDATE publisher SET alias = ? WHERE pid = ?", (alias, pid))
 
     def genesis(self, pid: str) -> bytes | None:
         """Return the unverified first log entry of `pid`."""
         rows = self.rows("SELECT genesis FROM publisher WHERE pid = ?", (pid,))
         return _blob(rows[0][0]) if rows else None
-
-    def pid_of(self, alias: str) -> str | None:
-        """Return the publisher that is called `alias` here."""
-        rows = self.rows("SELECT pid FROM publisher WHERE alias = ?", (alias,))
-        return str(rows[0][0]) if rows else None
-
-    def aliases(self) -> dict[str, str | None]:
-        """Return the alias of each publisher known here, by pid."""
-        rows = self.rows("SELECT pid, alias FROM publisher")
-        return {str(pid): None if alias is None else str(alias) for pid, alias in rows}
 
     # Blocks
 
@@ -364,6 +353,20 @@ class Index:
                     places.append(Location(os.fsdecode(_blob(path)), _int(offset), _int(size)))
         return found
 
+    def holders(self, digests: Sequence[bytes]) -> dict[bytes, set[str]]:
+        """Return the paths of all files that each of `digests` may be read from."""
+        found: dict[bytes, set[str]] = {}
+        for start in range(0, len(digests), LOOKUP):
+            part = digests[start : start + LOOKUP]
+            rows = self.rows(
+                "SELECT digest, path FROM chunk JOIN file ON file.id = chunk.file "  # noqa: S608  (marks only)
+                f"WHERE digest IN ({','.join('?' * len(part))})",
+                part,
+            )
+            for digest, path in rows:
+                found.setdefault(_blob(digest), set()).add(os.fsdecode(_blob(path)))
+        return found
+
     def known(self, digests: Sequence[bytes]) -> set[bytes]:
         """Return those of `digests` that have a reference."""
         return set(self.locate(digests))
@@ -450,6 +453,10 @@ class Index:
             (_cid(manifest), Path(os.fsdecode(_blob(path))), float(str(seen)))
             for manifest, path, seen in self.rows("SELECT manifest, path, seen FROM partial")
         ]
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has written; raise when the store cannot be read."""
+        return _int(self.rows("PRAGMA data_version")[0][0])
 
     def check(self) -> None:
         """Raise `MalformedError` with what SQLite's own check finds wrong."""

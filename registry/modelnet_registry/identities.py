@@ -16,6 +16,7 @@ from modelnet.partial import disk_errors
 from modelnet.stores.home import Home
 from modelnet.stores.keyring import ROLES, Keyring, draw_keys, own_publishers, save_keys
 from modelnet.stores.local import open_store
+from modelnet.stores.petnames import Petnames
 from modelnet_registry.log.own import open_log
 
 __all__ = ["Identity", "init"]
@@ -60,7 +61,8 @@ def init(
                 wanted=f"1 to {MAX_KEYS} keys, and a threshold of at most as many",
             )  # fmt: skip
     store = open_store(home)
-    if alias is not None and (taken := store.index.pid_of(check_alias(alias))) is not None:
+    names = Petnames(store.home)
+    if alias is not None and (taken := names.pid_of(check_alias(alias))) is not None:
         raise UsageError(f"somebody is called {alias!r} here already", rule="alias", got=taken)
     if own := own_publishers(store.home.keys):
         raise UsageError(
@@ -71,6 +73,8 @@ def init(
     genesis = make_genesis(keys, thresholds)
     with disk_errors(store.home.keys):
         save_keys(store.home.keys, genesis, keys, passphrase)
-    store.index.add_publisher(genesis.pid, genesis.envelope.encoded, alias)
+    store.index.add_publisher(genesis.pid, genesis.envelope.encoded)
+    if alias is not None:
+        names.add(alias, genesis.pid)
     open_log(store, Keyring(genesis.pid, keys)).close()
     return Identity(genesis.pid, alias, store.home, tuple(key.seed.hex() for key in keys["next"]))

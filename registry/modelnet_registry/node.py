@@ -11,7 +11,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from modelnet.gate import Gate
 from modelnet.stores.local import LocalStore
+from modelnet_registry.denials import Denials
 from modelnet_registry.gossip.node import Gossiping, joined, start_gossip
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.gossipdoor import GossipDoor, WithGossip
@@ -40,9 +42,10 @@ def run_node(
     `witness` it cosigns heads of the logs that it follows and of those that its policy names.
     Raises `UnavailableError` when the address cannot be had or the store cannot be read.
     """
-    store.index.aliases()  # a store that cannot be read is said now, not to the first peer
+    denials = Denials(Gate.open(store))
+    denials.start()  # a store that cannot be read is said now, not to the first peer
     try:
-        doors = Doors(store, witness=None if witness is None else Witness.open(store, witness))
+        doors = Doors(store, witness=None if witness is None else Witness.open(store, witness), denied=denials.reason)
         if gossip is None:
             with Server(doors, host, port) as server:
                 ready(server.url)
@@ -56,6 +59,7 @@ def run_node(
             ready(server.url)
             stop.wait()
     finally:
+        denials.close()
         store.index.close()
 
 

@@ -41,7 +41,7 @@ MISTAKES: dict[str, Mistake] = {
     "pull: a peer without http": (
         2, "not the address of a peer", lambda scene: ("pull", scene.locator, "--peer", "10.0.0.5:8710")),
     "pull: a version that is not there": (
-        5, "not to be had", lambda scene: ("pull", scene.locator.split("@")[0] + "@9", "--peer", scene.url)),
+        5, "no such version", lambda scene: ("pull", scene.locator.split("@")[0] + "@9", "--peer", scene.url)),
     "pull: no file matches": (
         2, "no file of the release matches",
         lambda scene: ("pull", scene.locator, "--peer", scene.url, "--only", "*.gguf")),
@@ -49,7 +49,7 @@ MISTAKES: dict[str, Mistake] = {
         2, "not empty", lambda scene: ("pull", scene.locator, "--peer", scene.url, "--to", scene.source.parent)),
     "verify: no such path": (2, "no such file", lambda _: ("verify", "./nothing")),
     "verify: an unknown folder": (4, "no release", lambda scene: ("verify", scene.source / "sub")),
-    "verify: a release that is not here": (5, "not in this store", lambda _: ("verify", "acme/other@1")),
+    "verify: a release that is not here": (5, "no such version", lambda _: ("verify", "acme/other@1")),
     "show: a release that is not here": (5, "not in this store", lambda _: ("show", "acme/other")),
     "show: nonsense": (2, "not a reference", lambda _: ("show", "m@1")),
     "show: nothing": (2, "REF", lambda _: ("show",)),

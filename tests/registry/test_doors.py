@@ -14,7 +14,8 @@ from modelnet.core.keys import SigningKey
 from modelnet.errors import MalformedError, UnavailableError
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.keyring import ROLES
-from modelnet_registry.http.doors import Doors, entry_bundle
+from modelnet.stores.petnames import Petnames
+from modelnet_registry.http.doors import Doors
 from modelnet_registry.node import run_node
 from tests.registry.conftest import Serve
 from tests.registry.stock import Client, Stock, noise
@@ -29,32 +30,12 @@ def release(stock: Stock, name: str, envelope: bytes, added: float) -> None:
     stock.store.index.add_release(ReleaseRow(PID, name, "1", manifest, envelope, Path("/m"), "folder", added))
 
 
-def test_a_log_is_the_genesis_and_the_releases_in_order(stock: Stock, get: Client) -> None:
-    """Each entry is framed by two bytes of length; the genesis is first."""
-    stock.store.index.add_publisher(PID, GENESIS.envelope.encoded, "acme")
-    release(stock, "later", b"second", 2.0)
-    release(stock, "earlier", b"first", 1.0)
-    answer = get(f"/log/{PID}/entries")
-    genesis = GENESIS.envelope.encoded
-    assert answer.body == len(genesis).to_bytes(2, "big") + genesis + b"\0\5first" + b"\0\6second"
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert get(f"/log/{PID}/entries", method="HEAD").headers["content-length"] == str(len(answer.body))
-    assert get(f"/log/{PID}/entries", If_None_Match=answer.headers["etag"]).status == 304
-    release(stock, "third", b"third", 3.0)
-    assert get(f"/log/{PID}/entries", If_None_Match=answer.headers["etag"]).body.endswith(b"\0\5third")
-
-
-@pytest.mark.parametrize("path", [f"/log/{PID}/entries", "/log/x/entries", "/log//entries", f"/log/{PID}", "/log"])
+@pytest.mark.parametrize(
+    "path", [f"/log/{PID}/checkpoint", "/log/x/checkpoint", "/log//checkpoint", f"/log/{PID}", "/log"]
+)
 def test_an_unknown_log_is_404(get: Client, path: str) -> None:
     """Nothing is known of this publisher, or it is no publisher at all."""
     assert get(path).status == 404
-
-
-def test_an_entry_that_cannot_be_framed_is_a_bug() -> None:
-    """Two bytes hold no more than 65,535."""
-    assert entry_bundle([bytes(65_535)])[:2] == b"\xff\xff"
-    with pytest.raises(ValueError, match="65535"):
-        entry_bundle([bytes(65_536)])
 
 
 def test_health(stock: Stock, get: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,19 +45,18 @@ def test_health(stock: Stock, get: Client, monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*_: object) -> None:
         raise MalformedError("index is damaged")
 
-    monkeypatch.setattr(type(stock.store.index), "pid_of", broken)
+    monkeypatch.setattr(type(stock.store.index), "data_version", broken)
     assert get("/healthz").status == 200
     assert get("/readyz").status == 503
 
 
 def test_the_page_lists_releases_and_escapes_them(stock: Stock, get: Client) -> None:
     """Names and aliases are other people's words, never markup; nothing may be loaded or framed."""
-    stock.store.index.add_publisher(PID, GENESIS.envelope.encoded, "<script>alert(1)</script>")
+    Petnames(stock.store.home).add("acme", PID)
     release(stock, "<img src=x>", b"e", 1.0)
     answer = get("/")
     page = answer.body.decode()
-    assert "&lt;img src=x&gt;@1" in page
-    assert "&lt;script&gt;" in page
+    assert "acme<td>&lt;img src=x&gt;@1" in page
     assert "<script" not in page
     assert "<img" not in page
     assert "1 releases" in page

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelnet import UnavailableError, fsck
-from modelnet.gate import admit, open_manifest
+from modelnet.gate import identify, open_manifest
 from modelnet.stores.local import ChunkReader, open_store
 from tests.store.stage import LIMIT_S, Machine, digests, kill, serving, throttled, write_random
 
@@ -67,7 +67,7 @@ def check(machine: Machine, wanted: dict[str, str]) -> None:
     """Assert that whatever release is recorded is whole, and that fsck finds nothing."""
     store = open_store(machine.home)
     for row in store.index.releases():
-        admit(store, row)
+        identify(store, row)
         # A partial that could not be removed may still lie beside the files.
         found = {path: digest for path, digest in digests(row.path).items() if ".modelnet/" not in path}
         assert found == wanted
@@ -80,7 +80,7 @@ def seedable(machine: Machine) -> None:
     store = open_store(machine.home)
     with ChunkReader(store) as reader:
         for row in store.index.releases():
-            for entry in open_manifest(store, admit(store, row)).files:
+            for entry in open_manifest(store, identify(store, row)).files:
                 tree = store.tree(entry)
                 for index in range(len(tree)):
                     assert reader.read(tree.digest_of(index), tree.size_of(index)) is not None

@@ -35,6 +35,7 @@ PATIENCE_S = 20.0
 class Kind(StrEnum):
     """What a request asks for."""
 
+    HEAD = "head"
     LOG = "log"
     MANIFEST = "manifest"
     NODE = "node"
@@ -46,7 +47,7 @@ class Kind(StrEnum):
 def kind_of(path: str) -> Kind:
     """Tell what a request target asks for."""
     if path.startswith("/log/"):
-        return Kind.LOG
+        return Kind.LOG if "/tile/entries/" in path else Kind.HEAD if path.endswith("/checkpoint") else Kind.OTHER
     if not path.startswith("/ipfs/"):
         return Kind.OTHER
     name, _, query = path.removeprefix("/ipfs/").partition("?")
@@ -255,7 +256,7 @@ def join_car(header: bytes, frames: Sequence[tuple[Cid, bytes]]) -> bytes:
 
 
 def bundle(body: bytes) -> list[bytes]:
-    """Return the entries of a log answer."""
+    """Return the entries of a bundle."""
     entries, position = [], 0
     while position < len(body):
         end = position + 2 + int.from_bytes(body[position : position + 2], "big")
@@ -265,5 +266,5 @@ def bundle(body: bytes) -> list[bytes]:
 
 
 def framed(entries: Sequence[bytes]) -> bytes:
-    """Return the log answer of `entries`."""
+    """Return the bundle of `entries`."""
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)

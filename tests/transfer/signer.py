@@ -10,7 +10,8 @@ Nothing here goes through the checks of `modelnet_registry.publisher`: manifests
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ import modelnet
 from modelnet.core import dagcbor, strictjson
 from modelnet.core.cid import DAG_CBOR, RAW, Cid, blake3_digest
 from modelnet.core.dsse import Envelope
+from modelnet.core.fold import origin_of
+from modelnet.core.merkle import leaf_hash, root
 from modelnet.core.names import Locator
+from modelnet.core.note import Checkpoint
 from modelnet.core.release import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+from modelnet.core.tiles import WIDTH, tiles_of
 from modelnet.core.tree import build_tree
 from modelnet.core.unixfs import Child, Emit
-from modelnet.stores.keyring import load_keys
+from modelnet.stores.keyring import load_genesis, load_keys
 from modelnet.stores.local import open_store
 from tests.transfer.hostile import Exchange, Proxy, framed
 
@@ -32,11 +37,11 @@ Fields = dict[str, Any]
 
 
 class Library(Proxy):
-    """A source that answers from a table of blocks and one log; it knows no CAR streams."""
+    """A source that answers from a table of blocks and the files of a log; it knows no CAR streams."""
 
-    def __init__(self, pid: str, log: Sequence[bytes], blocks: dict[str, bytes]) -> None:
+    def __init__(self, log: Mapping[str, bytes], blocks: Mapping[str, bytes]) -> None:
         super().__init__("http://127.0.0.1:1", Exchange.honest)
-        self._table = {f"/log/{pid}/entries": framed(log)}
+        self._table = dict(log)
         self._table |= {f"/ipfs/{cid}?format=raw": block for cid, block in blocks.items()}
 
     def fetch(self, path: str) -> tuple[int, bytes]:
@@ -53,8 +58,8 @@ class Signer:
         home = folder / "signer"
         self.pid = modelnet.init(home=home).pid
         store = open_store(home)
-        self.genesis = store.index.genesis(self.pid) or b""
-        self.key = load_keys(store.home.keys, self.pid, None)["release"]
+        self.genesis = load_genesis(store.home.keys, self.pid).envelope.encoded
+        self.keys = load_keys(store.home.keys, self.pid, None)
         self.log = [self.genesis]
         self.blocks: dict[str, bytes] = {}
 
@@ -103,9 +108,21 @@ class Signer:
             "predicateType": PREDICATE_TYPE,
             "predicate": {"packageId": self.pid, "name": "m", "version": version, "channels": []},
         })  # fmt: skip
-        self.log.append(Envelope.sign(PAYLOAD_TYPE, body, [self.key]).encoded)
+        self.log.append(Envelope.sign(PAYLOAD_TYPE, body, [self.keys["release"]]).encoded)
         return str(Locator.of(self.pid, "m", version, digest))
 
     def stock(self) -> Library:
         """Return a source of everything that was kept."""
-        return Library(self.pid, self.log, self.blocks)
+        return Library(self.files(), self.blocks)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the log as a source has it: a signed head and bundles of entries, by request path."""
+        origin = origin_of(self.pid)
+        head = Checkpoint(origin, len(self.log), root(map(leaf_hash, self.log))).note().sign(origin, self.keys["log"])
+        head = head.cosign(f"{origin}/beat", self.keys["beat"], int(time.time()))
+        files = {f"/log/{self.pid}/checkpoint": head.encode()}
+        for tile in tiles_of(len(self.log)):
+            if tile.level is None:
+                entries = self.log[tile.index * WIDTH : tile.index * WIDTH + tile.width]
+                files[f"/log/{self.pid}/r0/{tile.path}"] = framed(entries)
+        return files

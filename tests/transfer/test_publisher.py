@@ -40,7 +40,8 @@ def refused(signer: Signer, locator: str, folder: Path, *, seconds: float = 5) -
     assert "lied" not in str(error)
     assert error.source is None
     assert {path.name for path in folder.iterdir()} == {"puller", "signer"}
-    assert not [path for path in (folder / "puller").rglob("*") if path.is_file() and "index" not in path.name]
+    for kept in ("models", "partial"):
+        assert not [path for path in (folder / "puller" / kept).rglob("*") if path.is_file()]
     return error
 
 
@@ -282,7 +283,7 @@ def test_size_is_not_that_of_the_chunk(signer: Signer, tmp_path: Path, count: in
         child, block = file_node(claimed)
         signer.keep(child.cid, block)
     locator = signer.sign(signer.manifest([signer.entry("a.bin", child)], [child]))
-    with Streaming(signer.pid, signer.log, signer.blocks) as source:
+    with Streaming(signer.files(), signer.blocks) as source:
         source.frames = [(chunk.cid, signer.blocks[str(chunk.cid)]) for chunk in chunks]
         outcome = attempt(locator, tmp_path / "puller", [source.url])
     error = outcome.refused(3)

@@ -53,9 +53,7 @@ ROWS: dict[str, str] = {
     "block-content": "UPDATE block SET content = randomblob(200)",
     "block-swapped": "UPDATE block SET content = (SELECT content FROM block LIMIT 1)",
     "release-manifest": "UPDATE release SET manifest = (SELECT cid FROM block WHERE cid != release.manifest LIMIT 1)",
-    "release-envelope": "UPDATE release SET envelope = CAST(replace(CAST(envelope AS TEXT), 'e', 'f') AS BLOB)",
     "release-version": "UPDATE release SET version = '9.9'",
-    "genesis": "UPDATE publisher SET genesis = CAST(replace(CAST(genesis AS TEXT), 'a', 'b') AS BLOB)",
 }
 
 
@@ -89,11 +87,9 @@ ODD_ROWS: dict[str, str] = {
     "chunk-offset-negative": "UPDATE chunk SET offset = -offset - 1",
     "chunk-digest-short": "UPDATE chunk SET digest = substr(digest, 1, 3)",
     "release-manifest-garbage": "UPDATE release SET manifest = x'00ff'",
-    "release-envelope-empty": "UPDATE release SET envelope = x''",
     "release-name": "UPDATE release SET name = '../../x'",
     "release-layout": "UPDATE release SET layout = 'else'",
     "block-cid-garbage": "UPDATE block SET cid = x'00ff' WHERE rowid = (SELECT min(rowid) FROM block)",
-    "genesis-empty": "UPDATE publisher SET genesis = x''",
 }
 
 

@@ -15,17 +15,21 @@ from modelnet_cli.output import Output
 def list_releases(output: Output) -> None:
     """List the releases in this store."""
     from modelnet.errors import ModelnetError
-    from modelnet.gate import admit, open_manifest
+    from modelnet.gate import Gate, identify, open_manifest
     from modelnet.stores.local import open_store
+    from modelnet.stores.petnames import Petnames
 
     store = open_store()
-    names = store.index.aliases()
+    gate = Gate.open(store)
+    names = Petnames(store.home).aliases()
     releases: list[dict[str, Any]] = []
     lines = []
     for row in store.index.releases():
         try:
-            manifest = open_manifest(store, admit(store, row))
-            size, state, reason = manifest.size, "partial" if row.layout == "part" else "ok", None
+            size = open_manifest(store, identify(store, row, gate.replicas)).size
+            state, reason = gate.state(row)
+            if state == "ok" and row.layout == "part":
+                state = "partial"
         except ModelnetError as error:
             size, state, reason = 0, "damaged", str(error)
         releases.append({
@@ -43,13 +47,15 @@ def show(
     tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors of each file.")] = False,
 ) -> None:
     """Show a release: its files, its lineage and where it stands."""
-    from modelnet.gate import admit, find_row, open_manifest
+    from modelnet.gate import Gate, find_row, identify, open_manifest
     from modelnet.stores.local import open_store
 
     store = open_store()
+    gate = Gate.open(store)
     row = find_row(store, ref)
-    release = admit(store, row)
+    release = identify(store, row, gate.replicas)
     manifest = open_manifest(store, release)
+    state, reason = gate.state(row)
     fields: dict[str, Any] = {
         "locator": str(release.locator),
         "publisher": release.pid,
@@ -60,8 +66,8 @@ def show(
         "tree": str(manifest.tree),
         "bytes": manifest.size,
         "path": str(row.path),
-        "state": "partial" if row.layout == "part" else "ok",
-        "reason": None,
+        "state": "partial" if state == "ok" and row.layout == "part" else state,
+        "reason": reason,
         "files": [_plain(entry.as_fields()) for entry in manifest.files],
         **_plain(dict(manifest.extra)),
     }
@@ -71,6 +77,7 @@ def show(
         f"manifest  {release.manifest}",
         f"tree      {manifest.tree}",
         f"path      {row.path}",
+        *([] if state == "ok" else [f"state     {state}{f': {reason}' if reason else ''}"]),
         *(f"{key:<9} {value}" for key, value in fields.get("metadata", {}).items()),
     ]
     lines += [

@@ -10,6 +10,7 @@ import typer
 from modelnet.errors import UsageError
 from modelnet.wording import size_text
 from modelnet_cli.knowledge import knowledge_fields, knowledge_text
+from modelnet_cli.options import AcceptStale, OfflinePinned, Strict
 from modelnet_cli.output import Output
 
 
@@ -23,6 +24,11 @@ def pull(
     to: Annotated[Path | None, typer.Option("--to", help="Folder to put the files in; it must be new.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only files that match this glob.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
+    lock: Annotated[Path | None, typer.Option("--lock", help="Lock file to obey and to write.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Move the lock to what is offered now.")] = False,
+    accept_stale: AcceptStale = False,
+    offline_pinned: OfflinePinned = False,
+    strict: Strict = False,
 ) -> None:
     """Bring a release here from any number of peers, every byte checked under its author's signature."""
     from modelnet.puller import pull as bring
@@ -31,12 +37,15 @@ def pull(
 
     peers = [*(peer or known_peers(Home.find())), *map(_source, from_ or ())]
     with output.bars() as bars:
-        got = bring(ref, peers=peers, to=to, only=only or (), dry_run=dry_run, progress=bars)
+        got = bring(
+            ref, peers=peers, to=to, only=only or (), dry_run=dry_run, lock=lock, update=update,
+            accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict, progress=bars,
+        )  # fmt: skip
     plan = got.plan
     verb = "would fetch" if dry_run else "fetched"
     output.result(
         {
-            "locator": str(got.release.locator),
+            "locator": str(got.trusted.locator),
             "manifest": str(got.release.manifest),
             "path": str(got.path),
             "bytes": {"total": plan.total, "fetched": plan.fetched, "reused": plan.reused, "present": plan.present},
@@ -45,6 +54,7 @@ def pull(
                 {"source": report.source, "bytes": report.bytes, "state": report.state, "reason": report.reason or None}
                 for report in got.sources
             ],
+            "warnings": list(got.trusted.warnings),
             "knowledge": knowledge_fields(got.knowledge),
             "dry_run": dry_run,
         },

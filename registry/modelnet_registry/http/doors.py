@@ -2,7 +2,6 @@
 
 /ipfs/{cid}…            the gateway (`modelnet_registry.http.gateway`)
 /log/{pid}/…            publishers' logs (`modelnet_registry.http.logdoor`)
-/log/{pid}/entries      a publisher's log entries, each u16be length ‖ bytes (C2SP tlog-tiles, entry bundles)
 /add-checkpoint …       a witness, if the operator asked for one (`modelnet_registry.http.witnessdoor`)
 /routing/v1/…           who has a block: this node (`modelnet_registry.http.routing`)
 /healthz /readyz        is the process alive, can it read its store
@@ -13,28 +12,26 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from modelnet.core.cid import blake3_digest
-from modelnet.core.identity import PID
+from modelnet.core.cid import Cid
 from modelnet.errors import ModelnetError
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore
+from modelnet.stores.petnames import Petnames
 from modelnet_registry.http.blocks import Chunks, LocalBlocks
 from modelnet_registry.http.gateway import Gateway
 from modelnet_registry.http.logdoor import LogDoor
 from modelnet_registry.http.message import Refusal, Request, Response, text
-from modelnet_registry.http.negotiation import matches
 from modelnet_registry.http.routing import RoutingDoor
 from modelnet_registry.http.witnessdoor import WitnessDoor
 from modelnet_registry.witness import Witness
 
-__all__ = ["MAX_ENTRY", "Doors", "entry_bundle"]
+__all__ = ["Doors"]
 
 METHODS = ("GET", "HEAD")
-MAX_ENTRY = (1 << 16) - 1  # C2SP tlog-tiles: "each entry is prefixed with its length as a big-endian uint16"
 SHOWN = 500  # releases on the page
 
 NOT_FOUND = "nothing is here; see / for what this node serves"
@@ -53,21 +50,23 @@ td,th{{padding:.2rem 1rem .2rem 0;text-align:left}}code{{overflow-wrap:anywhere}
 """
 
 
-def entry_bundle(entries: list[bytes]) -> bytes:
-    """Return `entries` framed as an entry bundle; raises `ValueError` when one is too long for it."""
-    if any(len(entry) > MAX_ENTRY for entry in entries):
-        raise ValueError(f"a log entry has more than {MAX_ENTRY} bytes")
-    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
-
-
 class Doors:
     """What a node serves from `store`: a `Door` for a `Server`."""
 
-    def __init__(self, store: LocalStore, *, witness: Witness | None = None) -> None:
-        """Serve `store`, which other processes may write to at the same time; be a witness where one is given."""
+    def __init__(
+        self,
+        store: LocalStore,
+        *,
+        witness: Witness | None = None,
+        denied: Callable[[Cid], str | None] = lambda _: None,
+    ) -> None:
+        """Serve `store`, which other processes may write to at the same time; be a witness where one is given.
+
+        `denied` gives the reason why a block may not be given to anybody (`modelnet_registry.denials`).
+        """
         self._store = store
-        self._gateway = Gateway(LocalBlocks(store))
-        self._routing = RoutingDoor(self._gateway.blocks)
+        self._gateway = Gateway(LocalBlocks(store), denied)
+        self._routing = RoutingDoor(self._gateway.blocks, denied)
         self._logs = LogDoor(store)
         self._witness = None if witness is None else WitnessDoor(witness)
         self._started = time.monotonic()
@@ -92,8 +91,6 @@ class Doors:
                 return self._gateway.respond(request, chunks)
             case ("ipns", *_):
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "names are not resolved here; ask for /ipfs/{cid}")
-            case ("log", pid, "entries"):
-                return self._log(request, pid)
             case ("log", _, _, *_):
                 return self._logs.respond(request)
             case ("routing", *_):
@@ -106,33 +103,16 @@ class Doors:
                 return self._page()
         raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
 
-    def _log(self, request: Request, pid: str) -> Response:
-        index = self._store.index
-        genesis = index.genesis(pid) if PID.fullmatch(pid) else None
-        if genesis is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, "no such publisher is known here")
-        body = entry_bundle([genesis, *(row.envelope for row in index.releases(pid))])
-        etag = f'"{blake3_digest(body).hex()}"'
-        headers = (
-            ("Content-Type", "application/octet-stream"),
-            ("Cache-Control", "no-cache"),
-            ("Etag", etag),
-            ("X-Content-Type-Options", "nosniff"),
-        )
-        if matches(request.header("if-none-match"), etag):
-            return Response(HTTPStatus.NOT_MODIFIED, headers)
-        return Response(HTTPStatus.OK, headers, body, len(body))
-
     def _ready(self) -> Response:
         try:
-            self._store.index.pid_of("")
+            self._store.index.data_version()
         except ModelnetError:
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "the store cannot be read\n", ("Retry-After", "5"))
         return text(HTTPStatus.OK, "ok\n")
 
     def _page(self) -> Response:
         rows = self._store.index.releases()
-        aliases = self._store.index.aliases()
+        aliases = Petnames(self._store.home).aliases()
         shown = "".join(_row(row, aliases.get(row.pid)) for row in rows[: -SHOWN - 1 : -1])
         page = PAGE.format(count=len(rows), uptime=_duration(time.monotonic() - self._started), rows=shown)
         return text(HTTPStatus.OK, page, *PAGE_HEADERS, kind="text/html; charset=utf-8")

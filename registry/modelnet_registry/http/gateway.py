@@ -10,8 +10,9 @@ Source: ipfs/specs trustless-gateway.md and path-gateway.md.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
@@ -22,7 +23,7 @@ from modelnet.errors import MalformedError
 from modelnet_registry.http.blocks import RUN, BlockSource, BufferPool, Chunks, Leaf, MissingChunkError
 from modelnet_registry.http.dag import Walk, resolve
 from modelnet_registry.http.links import NodeCache
-from modelnet_registry.http.message import Refusal, Request, Response, bad_request
+from modelnet_registry.http.message import Refusal, Request, Response, Stream, bad_request
 from modelnet_registry.http.negotiation import RAW_BLOCK, Wanted, byte_range, matches, negotiate
 from modelnet_registry.http.stream import car_length, car_stream
 
@@ -98,9 +99,10 @@ class _Asked:
 class Gateway:
     """The gateway over `blocks`. One for a server: connections share its buffers and parsed nodes."""
 
-    def __init__(self, blocks: BlockSource) -> None:
-        """Serve from `blocks`."""
+    def __init__(self, blocks: BlockSource, denied: Callable[[Cid], str | None] = lambda _: None) -> None:
+        """Serve from `blocks`, but not what `denied` gives a reason against."""
         self.blocks = blocks
+        self._denied = denied
         self._nodes = NodeCache()
         self._buffers = BufferPool()
 
@@ -119,6 +121,7 @@ class Gateway:
 
     def _raw(self, asked: _Asked, chunks: Chunks) -> Response:
         request, cid = asked.request, asked.root
+        self._check(cid)
         content = self._block(cid, chunks)
         headers = asked.headers(f"{cid}.bin", (cid,), "bytes")
         if matches(request.header("if-none-match"), asked.etag):
@@ -148,7 +151,9 @@ class Gateway:
         return content
 
     def _car(self, asked: _Asked, chunks: Chunks) -> Response:
+        self._check(asked.root)
         path = resolve(self.blocks, self._nodes, asked.root, asked.segments)
+        self._check(path.end)
         headers = tuple(asked.headers(f"{path.end}.car", path.roots, "none"))
 
         def walk() -> Walk:
@@ -158,7 +163,20 @@ class Gateway:
         length = car_length(head, walk())
         if matches(asked.request.header("if-none-match"), asked.etag):
             return Response(HTTPStatus.NOT_MODIFIED, headers)
-        return Response(HTTPStatus.OK, headers, car_stream(head, walk(), chunks, self._buffers), length)
+        stream = self._while_allowed(path.end, car_stream(head, walk(), chunks, self._buffers))
+        return Response(HTTPStatus.OK, headers, stream, length)
+
+    def _check(self, cid: Cid) -> None:
+        """Raise 410 for what must not be given to anybody (path-gateway.md, "410 Gone")."""
+        if (reason := self._denied(cid)) is not None:
+            raise Refusal(HTTPStatus.GONE, f"{cid} is not given to anybody: {reason}")
+
+    def _while_allowed(self, cid: Cid, stream: Stream) -> Stream:
+        """Yield the parts of a stream; break it off when what it gives is revoked meanwhile."""
+        with contextlib.closing(stream) as parts:
+            for part in parts:
+                self._check(cid)
+                yield part
 
 
 def _disposition(filename: str) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -47,9 +47,10 @@ _ALWAYS = (
 class RoutingDoor:
     """Answers who has a block, from what `blocks` has."""
 
-    def __init__(self, blocks: BlockSource) -> None:
-        """Answer for `blocks`."""
+    def __init__(self, blocks: BlockSource, denied: Callable[[Cid], str | None] = lambda _: None) -> None:
+        """Answer for `blocks`, but not for what `denied` gives a reason against."""
         self._blocks = blocks
+        self._denied = denied
 
     def respond(self, request: Request) -> Response:
         """Answer a GET or HEAD below `/routing/v1/`."""
@@ -66,7 +67,7 @@ class RoutingDoor:
         except MalformedError as error:
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), *_ALWAYS) from error
         query = request.parameters()
-        records = [_record(request.header("host"))] if self._has(cid) else []
+        records = [_record(request.header("host"))] if self._denied(cid) is None and self._has(cid) else []
         protocols, addresses = _items(query, "filter-protocols"), _items(query, "filter-addrs")
         records = [
             record

@@ -1,0 +1,151 @@
+"""What a node must not give to anybody: blocks that only revoked releases, or those of a caught publisher, consist of.
+
+A chunk that a release in good standing has as well is served on: it is that release's. All nodes above a denied chunk,
+the manifest and the folder of a denied release are denied too. The table is made again when the store has changed: by
+another process within `REFRESH_S`, by this one as soon as it says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelnet.core.cid import BLAKE3, DAG_PB, RAW, Cid
+from modelnet.core.manifest import Manifest
+from modelnet.core.unixfs import parse_node
+from modelnet.errors import ModelnetError
+from modelnet.gate import Gate
+from modelnet.stores.index import ReleaseRow
+
+__all__ = ["Denials", "Denied"]
+
+log = logging.getLogger("modelnet_registry.denials")
+
+REFRESH_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """One state of the table; `releases` are those that may not be given, with the reason."""
+
+    releases: tuple[tuple[ReleaseRow, str], ...] = ()
+    reasons: dict[bytes, str] = field(default_factory=dict)  # encoded CIDs of nodes and manifests
+    chunks: dict[bytes, str] = field(default_factory=dict)  # BLAKE3 digests of chunks
+
+    def reason(self, cid: Cid) -> str | None:
+        """Return why a block may not be given; None when it may."""
+        if cid.codec == RAW and cid.code == BLAKE3:
+            return self.chunks.get(cid.digest)
+        return self.reasons.get(cid.encode())
+
+
+class Denials:
+    """Keeps the table of one store current; asked by every thread that serves."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Decide as `gate` does; nothing is denied before `refresh`."""
+        self.gate = gate
+        self.current = Denied()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, name="modelnet-denials", daemon=True)
+
+    def start(self) -> None:
+        """Make the table, then keep it current in a thread of its own."""
+        self.refresh()
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def reason(self, cid: Cid) -> str | None:
+        """Return why a block may not be given; None when it may."""
+        return self.current.reason(cid)
+
+    def refresh(self) -> Denied:
+        """Make the table from what is known now, and return it."""
+        with self._lock:
+            store = self.gate.store
+            good: list[ReleaseRow] = []
+            bad: list[tuple[ReleaseRow, str]] = []
+            for row in store.index.releases():
+                reason = self.gate.refusal_to_serve(row)
+                if reason is None:
+                    good.append(row)
+                else:
+                    bad.append((row, reason))
+            self.current = self._table(good, bad) if bad else Denied()
+            return self.current
+
+    def _table(self, good: Iterable[ReleaseRow], bad: list[tuple[ReleaseRow, str]]) -> Denied:
+        reasons: dict[bytes, str] = {}
+        chunks: dict[bytes, str] = {}
+        below: dict[Cid, set[bytes]] = {}  # node → the chunks under it
+        for row, reason in bad:
+            reasons[row.manifest.encode()] = reason
+            if (manifest := self._manifest(row)) is None:
+                continue
+            reasons[manifest.tree.encode()] = reason
+            for entry in manifest.files:
+                for digest in self._chunks(entry.cid, below):
+                    chunks.setdefault(digest, reason)
+        kept = self._kept(good, list(chunks))
+        for digest in kept:
+            del chunks[digest]
+        for cid, under in below.items():
+            if denied := next((digest for digest in under if digest in chunks), None):
+                reasons.setdefault(cid.encode(), chunks[denied])
+        # A folder that a good release has too is that release's.
+        for row in good:
+            if (manifest := self._manifest(row)) is not None:
+                reasons.pop(manifest.tree.encode(), None)
+        return Denied(tuple(bad), reasons, chunks)
+
+    def _chunks(self, cid: Cid, below: dict[Cid, set[bytes]]) -> set[bytes]:
+        """Return the digests of the chunks under a file's node."""
+        if cid.codec == RAW:
+            return {cid.digest}
+        if cid not in below:
+            below[cid] = set()
+            block = self.gate.store.block(cid) if cid.codec == DAG_PB else None
+            for link in parse_node(block).links if block is not None else ():
+                below[cid] |= self._chunks(link.cid, below)
+        return below[cid]
+
+    def _kept(self, good: Iterable[ReleaseRow], digests: list[bytes]) -> set[bytes]:
+        """Return those of `digests` that lie in a file of a release in good standing."""
+        if not digests:
+            return set()
+        paths: set[Path] = set()
+        for row in good:
+            if (manifest := self._manifest(row)) is not None:
+                paths |= {row.path / entry.path for entry in manifest.files}
+        holders = self.gate.store.index.holders(digests)
+        return {digest for digest, places in holders.items() if not paths.isdisjoint(map(Path, places))}
+
+    def _manifest(self, row: ReleaseRow) -> Manifest | None:
+        block = self.gate.store.block(row.manifest)
+        try:
+            return None if block is None else Manifest.parse(block)
+        except ModelnetError:
+            return None  # damaged: `fsck` reports it, and nothing of it can be found to be served
+
+    def _watch(self) -> None:
+        index = self.gate.store.index
+        seen = None
+        try:
+            while not self._stop.wait(REFRESH_S):
+                try:
+                    if (version := index.data_version()) != seen:
+                        self.refresh()
+                        seen = version
+                except ModelnetError as error:
+                    log.warning("cannot tell what may be served: %s", error)
+        finally:
+            index.close()
