@@ -145,14 +145,14 @@ def test_an_index_of_version_1_keeps_its_rows(tmp_path: Path) -> None:
     """A store from before the log learns about logs and forgets nothing."""
     with sqlite3.connect(tmp_path / "index.sqlite") as old:
         old.executescript(SCHEMA)
-        old.execute("INSERT INTO publisher VALUES ('p', 'acme', x'00')")
+        old.execute("INSERT INTO publisher VALUES ('p', x'00')")
         old.execute("INSERT INTO block VALUES (x'01', x'02')")
         old.execute("PRAGMA user_version = 1")
     old.close()
     log, replicas = longer(), opened(tmp_path)
-    assert replicas.store.index.pid_of("acme") == "p"
+    assert replicas.store.index.genesis("p") == b"\0"
     replicas.adopt(log.pid, log.head(), log.entries)
-    assert replicas.store.index.aliases() == {"p": "acme", log.pid: None}
+    assert replicas.store.index.genesis(log.pid) == log.entries[0]
     assert replicas.store.index.rows("SELECT content FROM block") == [(b"\x02",)]
     assert replicas.view(log.pid).find("llama", "1.2") is not None
 

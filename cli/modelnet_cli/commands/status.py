@@ -11,10 +11,11 @@ from modelnet_cli.output import Output
 def status(output: Output) -> None:
     """Say how far each publisher's log is known here, how old that is, and what was revoked or is in doubt."""
     from modelnet.stores.local import open_store
+    from modelnet.stores.petnames import Petnames
     from modelnet_registry.gossip.asking import publishers
 
     store = open_store()
-    names = store.index.aliases()
+    names = Petnames(store.home).aliases()
     found = [row | {"alias": names.get(row["publisher"])} for row in publishers(store)]
     lines = [_line(row) for row in found]
     output.result({"publishers": found}, *(lines or ["no publisher is known here yet"]))
