@@ -54,7 +54,7 @@ def run_node(
         with (
             start_gossip(store, gossip) as service,
             Server(WithGossip(doors, GossipDoor(service.answer, service.report)), host, port) as server,
-            joined(service, gossip, server.url, _reached_at(gossip.advertise, host, server.url)),
+            joined(store, service, gossip, server.url, _reached_at(gossip.advertise, host, server.url)),
         ):
             ready(server.url)
             stop.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 from modelnet.core.events import Digests
 from modelnet.replica import Replicas
 from modelnet.stores.local import LocalStore, open_store
+from modelnet_registry.gossip.helping import Help
 from modelnet_registry.gossip.node import Gossiping, joined, start_gossip
 from modelnet_registry.gossip.service import GossipService
 from modelnet_registry.http.doors import Doors
@@ -71,16 +72,16 @@ class Node(Store):
 @contextmanager
 def running(
     home: Path, *, peers: Sequence[str] = (), follow: Sequence[str] = (), interval: float = INTERVAL,
-    quiet: bool = False, changed: Callable[[str], None] = lambda _pid: None,
+    quiet: bool = False, changed: Callable[[str], None] = lambda _pid: None, helping: Help | None = None,
 ) -> Iterator[Node]:  # fmt: skip
     """Run a node over the store in `home`."""
     store = open_store(home)
-    chosen = Gossiping(follow, peers, interval, quiet, changed=changed)
+    chosen = Gossiping(follow, peers, interval, quiet, help=helping, changed=changed)
     try:
         with (
             start_gossip(store, chosen) as service,
             Server(WithGossip(Doors(store), GossipDoor(service.answer, service.report)), "127.0.0.1", 0) as server,
-            joined(service, chosen, server.url, server.url),
+            joined(store, service, chosen, server.url, server.url),
         ):
             yield Node(store, server.url, service)
     finally:

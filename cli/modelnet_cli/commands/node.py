@@ -34,6 +34,17 @@ def node(
     pubsub: Annotated[
         str | None, typer.Option(metavar="KUBO", help="Gossip over this Kubo's pubsub as well; `kubo` finds it.")
     ] = None,
+    help_hold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PUBLISHER", help="Hold a share of what this publisher releases, with others who help."),
+    ] = None,
+    help_space: Annotated[float, typer.Option(min=0, metavar="GB", help="Space for what is held for others.")] = 50.0,
+    help_rate: Annotated[
+        float | None, typer.Option(min=0.01, metavar="MB/S", help="How fast it is fetched at most.")
+    ] = None,
+    help_quiet: Annotated[
+        str | None, typer.Option(metavar="FROM-TO", help="Hours of the day in which nothing is fetched, as 8-18.")
+    ] = None,
     advertise: Annotated[
         str | None, typer.Option(metavar="URL", help="Where peers reach this node, if not where it listens.")
     ] = None,
@@ -43,6 +54,8 @@ def node(
     from modelnet.stores.home import Home
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import add_peers
+    from modelnet_registry.gossip.helping import Help
+    from modelnet_registry.gossip.holding import Allowance
     from modelnet_registry.gossip.node import Gossiping
     from modelnet_registry.node import run_node
 
@@ -61,14 +74,29 @@ def node(
         )
 
     followed = [resolve_publisher(store, publisher) for publisher in follow or ()]
+    helping = None
+    if help_hold:
+        allowance = Allowance(int(help_space * 1e9), help_rate and help_rate * 1e6, *_hours(help_quiet))
+        helping = Help([resolve_publisher(store, publisher) for publisher in help_hold], allowance)
     kubo = "" if pubsub == "kubo" else pubsub
     gossip = (
-        Gossiping(followed, peer or (), gossip_interval, gossip_quiet, advertise, lan, kubo)
+        Gossiping(followed, peer or (), gossip_interval, gossip_quiet, advertise, lan, kubo, helping)
         if gossip_interval
         else None
     )
     run_node(store, host, port, ready=ready, stop=stop, gossip=gossip)
     output.result({"event": "stopped"}, "stopped")
+
+
+def _hours(text: str | None) -> tuple[int, int]:
+    """Parse FROM-TO, two hours of the day; none means that no hour is quiet."""
+    if text is None:
+        return 0, 0
+    begin, dash, end = text.partition("-")
+    hours = [int(part) for part in (begin, end) if part.isascii() and part.isdigit()]
+    if not dash or len(hours) != 2 or max(hours) > 24:
+        raise UsageError(f"not two hours of the day: {text!r}", rule="hours", hint="for example 8-18, or 22-6")
+    return hours[0] % 24, hours[1] % 24
 
 
 def _address(text: str) -> tuple[str, int]:

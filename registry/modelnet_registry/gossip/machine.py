@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Serve, Verdict
+from modelnet_registry.gossip.members import Members as MemberTable
 from modelnet_registry.gossip.messages import (
     MAX_HEADS,
     MAX_MARKS,
@@ -35,6 +36,7 @@ from modelnet_registry.gossip.messages import (
     Heads,
     Item,
     Marks,
+    Members,
     Message,
     Negative,
     Note,
@@ -56,6 +58,7 @@ MAX_CHECKS_BYTES = 4 * 1024 * 1024
 MAX_SEEN = 4096  # hashes of items that were judged, so that a repetition costs a hash
 MAX_PUBLISHERS = 20_000
 PUSH_MOST = 64  # items pushed on in one interval; more waits for anti-entropy
+MEMBERS_TOLD = 16  # in one exchange, beside our own line
 RUMOURS_FROM_ONE = 8  # rumours asked for in one exchange
 
 
@@ -64,12 +67,13 @@ class Machine:
 
     __slots__ = (
         "_asked", "_called", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed",
-        "_random", "_rumours", "_seen", "_sources", "_sums", "_ticks", "heads", "refused", "view",
+        "_random", "_rumours", "_seen", "_sources", "_sums", "_ticks", "_wall", "heads", "members", "refused", "view",
     )  # fmt: skip
 
     def __init__(self, own: str, config: Config, random: Random, static: Iterable[str] = ()) -> None:
         """Make the machine of the node at the URL `own`; `random` must be unpredictable to peers."""
         self.view = View(own, random, config.interval, static)
+        self.members = MemberTable(own, config.interval)
         self.heads: dict[str, Head] = {}
         self.refused = 0  # items, for people to see
         self._config = config
@@ -87,6 +91,7 @@ class Machine:
         self._asked: dict[tuple[str, ...], float] = {}  # (peer, what …) → until when not to ask again
         self._pushed = 0
         self._ticks = 0
+        self._wall = 0
 
     # What the driver tells.
 
@@ -104,15 +109,18 @@ class Machine:
         stored += [Stored(head.pid, mark) for mark in marks if self._hold(head.pid, mark)]
         return self._push(stored, now, own=True) if tell else []
 
-    def tick(self, now: float) -> list[Effect]:
-        """Compare heads with a few peers; to be called once in an interval."""
+    def tick(self, now: float, wall: int = 0) -> list[Effect]:
+        """Compare heads with a few peers; to be called once in an interval. `wall` is the clock in unix seconds."""
         self._ticks += 1
+        self._wall = wall
         self._pushed = 0
         if self._asked:
             self._asked = {key: until for key, until in self._asked.items() if until > now}
         messages: list[Message | Stored] = [Heads((), ask=True) if self._config.quiet else self._told(ask=True)]
         if self._config.peers_every and self._ticks % self._config.peers_every == 1:
             messages.append(Peers(self.view.share(8)))
+        if lines := self.members.tell(MEMBERS_TOLD, self._random, now, wall):
+            messages.append(Members(lines))
         return [Send(peer, tuple(messages)) for peer in self.view.pick(self._config.contacts, now)]
 
     def failed(self, peer: str, now: float, reason: str = "") -> list[Effect]:
@@ -289,6 +297,12 @@ class Machine:
             for url in message.urls:
                 self.view.hear(url, peer)
 
+    def _hear_members(
+        self, peer: str, message: Members, now: float, _answer: list[Message | Stored], _effects: list[Effect]
+    ) -> None:
+        if self._sources.of(peer, now).rumours.take(64 * len(message.lines), now):
+            self.members.hear(message.lines, now, self._wall)
+
     def _item(
         self, peer: str, message: Item | Entries | Proof, now: float, _answer: list[Message | Stored],
         effects: list[Effect], *, rumour: bool = False,
@@ -327,6 +341,7 @@ class Machine:
     # Which method takes which message: the whole of what a peer can make a machine do.
     RECEIVED: ClassVar[Mapping[type[Any], Callable[..., None]]] = MappingProxyType({
         Heads: _heads, Marks: _compare_marks, Want: _want, Peers: _peers, Rumour: _rumour,
+        Members: _hear_members,
         Note: _item, Negative: _item, Evidence: _item, Entries: _item, Proof: _item,
     })  # fmt: skip
 
@@ -436,6 +451,7 @@ class Machine:
             "publishers": len(self.heads), "marks": sum(map(len, self._marks.values())), "seen": len(self._seen),
             "checking": len(self._checking), "rumours": len(self._rumours), "sources": len(self._sources),
             "asked": len(self._asked), "hot": len(self._hot), "peers": len(self.view),
+            "members": len(self.members),
         }  # fmt: skip
 
     @property

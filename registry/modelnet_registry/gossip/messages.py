@@ -8,6 +8,7 @@ r"""What nodes say to each other, as bytes that any bus can carry: HTTP, Kubo pu
     marks      {"ask": bool, "pid": pid, "marks": [base64url, …]}       ids of negatives and evidence, at most 4,096
     want       {"notes": [pid, …], "marks": [[pid, mark], …], "entries": [[origin, from, to], …], "proofs": likewise}
     peers      [url, …]                                                 at most 32
+    members    [[url, space in GiB, beat], …]                           at most 64
     note       a C2SP checkpoint, as it is signed
     negative   pid "\n" DSSE envelope of a revocation
     evidence   pid "\n" modelnet-equivocation/v1
@@ -39,8 +40,8 @@ from modelnet.errors import MalformedError
 
 __all__ = [
     "MAX_BATCH", "MAX_HEADS", "MAX_MARKS", "MAX_PEERS", "MAX_RUMOUR", "NOBODY", "Entries", "Evidence", "Head",
-    "HeadLine", "Heads", "Item", "Marks", "Message", "Negative", "Note", "Peers", "Proof", "Rumour", "Stored", "Want",
-    "encode_batch", "parse_batch",
+    "HeadLine", "Heads", "Item", "Marks", "MemberLine", "Members", "Message", "Negative", "Note", "Peers", "Proof",
+    "Rumour", "Stored", "Want", "encode_batch", "parse_batch",
 ]  # fmt: skip
 
 MAX_BATCH = 256 * 1024
@@ -48,6 +49,7 @@ MAX_MESSAGES = 512
 MAX_HEADS = 256
 MAX_MARKS = 4096  # as many revocations of one publisher count outside its log (`modelnet.core.fold`)
 MAX_PEERS = 32
+MAX_MEMBERS = 64
 MAX_URL = 256
 MAX_WANTS = 256
 MAX_RUMOUR = 4096
@@ -58,7 +60,9 @@ MAX_SIZE = 1 << 53  # JSON numbers; a log of that size would hold 2^53 signature
 
 _PREFIX = "modelnet.alt/p/"
 _ORIGIN = re.compile(re.escape(_PREFIX) + r"([a-z2-7]{52})(?:/r([1-9][0-9]{0,5}))?")
-_LINE = re.compile(rb"(heads|marks|want|peers|note|negative|evidence|rumour|entries|proof) (0|[1-9][0-9]{0,6})\n")
+_LINE = re.compile(
+    rb"(heads|marks|want|peers|members|note|negative|evidence|rumour|entries|proof) (0|[1-9][0-9]{0,6})\n"
+)
 _BATCH = re.compile(rb"modelnet-gossip/v1 (-|https?://[\x21-\x7e]{1,248})\n")
 _RANGE = re.compile(r"(\S+) (0|[1-9][0-9]{0,15}) (0|[1-9][0-9]{0,15})")
 _URL = re.compile(r"https?://[\x21-\x7e]{1,248}")
@@ -197,6 +201,35 @@ class Peers:
         if not all(isinstance(url, str) and _URL.fullmatch(url) for url in urls):
             raise _malformed("peers")
         return cls(tuple(urls))
+
+
+class MemberLine(NamedTuple):
+    """A node that offers space, as it says; its beat grows while it is there."""
+
+    url: str
+    space: int
+    beat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Nodes that offer to hold what others publish."""
+
+    lines: tuple[MemberLine, ...]
+
+    KIND = "members"
+
+    def body(self) -> bytes:
+        """Return the message's body."""
+        return strictjson.dump([list(line) for line in self.lines])
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """Parse the body."""
+        lines = strictjson.parse(body, what="members", limit=MAX_BATCH)
+        if not isinstance(lines, list) or len(lines) > MAX_MEMBERS:
+            raise _malformed("members")
+        return cls(tuple(map(_member, lines)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,9 +398,9 @@ class Stored(NamedTuple):
     mark: bytes | None = None
 
 
-Message = Heads | Marks | Want | Peers | Note | Negative | Evidence | Rumour | Entries | Proof
+Message = Heads | Marks | Want | Peers | Members | Note | Negative | Evidence | Rumour | Entries | Proof
 KINDS: dict[str, type[Message]] = {
-    kind.KIND: kind for kind in (Heads, Marks, Want, Peers, Note, Negative, Evidence, Rumour, Entries, Proof)
+    kind.KIND: kind for kind in (Heads, Marks, Want, Peers, Members, Note, Negative, Evidence, Rumour, Entries, Proof)
 }  # fmt: skip
 
 
@@ -459,6 +492,13 @@ def _size(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_SIZE:
         raise _malformed("a size or time")
     return value
+
+
+def _member(value: Any) -> MemberLine:
+    match value:
+        case [str(url), space, beat] if _URL.fullmatch(url):
+            return MemberLine(url, _size(space), _size(beat))
+    raise _malformed("a member")
 
 
 def _run(value: Any, most: int) -> tuple[str, int, int]:

@@ -17,6 +17,7 @@ from modelnet.stores.peers import known_peers
 from modelnet.syncing import sync
 from modelnet_registry.discovery import Discovery
 from modelnet_registry.gossip.effects import Config
+from modelnet_registry.gossip.helping import Help, Helper
 from modelnet_registry.gossip.judge import Fetch, Judge
 from modelnet_registry.gossip.pubsub import KuboPubsub
 from modelnet_registry.gossip.service import GossipService
@@ -35,6 +36,7 @@ class Gossiping:
     advertise: str | None = None
     lan: bool = False  # look for nodes by mDNS, and be found
     kubo: str | None = None  # gossip over this Kubo's pubsub as well; empty for the one that is found here
+    help: Help | None = None
     changed: Callable[[str], None] = field(default=lambda _pid: None)
 
 
@@ -56,7 +58,7 @@ def fetch_with(replicas: Replicas) -> Fetch:
 
 
 @contextmanager
-def joined(service: GossipService, chosen: Gossiping, listening: str, url: str) -> Iterator[None]:
+def joined(store: LocalStore, service: GossipService, chosen: Gossiping, listening: str, url: str) -> Iterator[None]:
     """Begin to gossip on every bus that was chosen, as the node that listens at `listening`.
 
     `url` is how peers call it; empty when nobody can know that.
@@ -68,6 +70,8 @@ def joined(service: GossipService, chosen: Gossiping, listening: str, url: str) 
         service.listen(url)
         if chosen.kubo is not None:
             stack.enter_context(KuboPubsub(KuboAddress.parse(chosen.kubo), service))
+        if chosen.help is not None:
+            stack.enter_context(Helper(store, service, chosen.help))
         yield
 
 
@@ -76,6 +80,7 @@ def start_gossip(store: LocalStore, chosen: Gossiping) -> GossipService:
     replicas = Replicas(store)
     config = Config(interval=chosen.interval, quiet=chosen.quiet)
     static = dict.fromkeys([*chosen.peers, *known_peers(store.home)])
+    follow = [*chosen.follow, *(chosen.help.publishers if chosen.help else ())]
     return GossipService(
-        Judge(replicas, fetch_with(replicas)), config, static=static, follow=chosen.follow, changed=chosen.changed
+        Judge(replicas, fetch_with(replicas)), config, static=static, follow=follow, changed=chosen.changed
     )

@@ -115,7 +115,7 @@ class GossipService:
     def listen(self, url: str) -> None:
         """Begin; `url` is where peers reach this node, or empty when they cannot."""
         self._own = url or NOBODY
-        self._machine.view.own = url
+        self._machine.view.own = self._machine.members.own = url
         jobs: list[tuple[str, Callable[[], None]]] = [("clock", self._keep_time), ("urgent", self._judge_urgent)]
         jobs += [(f"send-{n}", self._send_all) for n in range(SENDERS)]
         jobs += [(f"judge-{n}", self._judge_all) for n in range(JUDGES)]
@@ -384,7 +384,7 @@ class GossipService:
             self._look(everybody=now >= next_tick, news=True)
             if now >= next_tick:
                 with self._lock:
-                    effects = self._machine.tick(now)
+                    effects = self._machine.tick(now, int(time.time()))
                 self._dispatch(effects)
                 # Jitter: nodes that were started together must not stay together.
                 next_tick = now + interval * random.uniform(0.9, 1.1)
@@ -470,6 +470,17 @@ class GossipService:
         """Where the logs stand that this node cares about."""
         with self._lock:
             return dict(self._machine.heads)
+
+    def offer(self, space: int) -> None:
+        """Tell others that this node offers `space` GiB for what they publish."""
+        with self._lock:
+            self._machine.members.space = space
+
+    @property
+    def members(self) -> dict[str, int]:
+        """The nodes that offer space, this one among them, and how much each does in GiB."""
+        with self._lock:
+            return self._machine.members.alive(time.monotonic())
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -1,0 +1,134 @@
+"""Who holds what: the share of each member, what moves when one leaves, and the limits of those who help."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import modelnet
+from modelnet.replica import Replicas
+from modelnet_registry.gossip.helping import Help
+from modelnet_registry.gossip.holding import Allowance, Holding
+from modelnet_registry.gossip.members import GONE, Members
+from modelnet_registry.gossip.messages import MemberLine
+from tests.gossip.nodes import Node, eventually, running
+
+MIB = 1 << 20
+
+
+def settle(nodes: dict[str, int], models: list[str], copies: int, held: dict[str, set[str]], rounds: int = 60) -> int:
+    """Let every node decide again and again; return how many models were fetched."""
+    deciders = {url: Holding(url, copies, patience=1.0) for url in nodes}
+    fetched = 0
+    for turn in range(rounds):
+        for url, decider in deciders.items():
+            for model in models:
+                if model not in held[url] and decider.wants(model, nodes, lambda o, m=model: m in held[o], float(turn)):
+                    held[url].add(model)
+                    fetched += 1
+    return fetched
+
+
+def test_each_model_has_its_copies_and_each_node_its_share() -> None:
+    """A hundred models, three copies each; a node that offers four times the space holds about four times as much."""
+    nodes = {f"http://10.{n}.0.1:1": 4 if n < 2 else 1 for n in range(12)}
+    models = [f"model {n}" for n in range(300)]
+    held: dict[str, set[str]] = {url: set() for url in nodes}
+    assert settle(nodes, models, 3, held) == 900
+    small = sum(len(held[url]) for url, space in nodes.items() if space == 1) / 10
+    large = sum(len(held[url]) for url, space in nodes.items() if space == 4) / 2
+    assert 2.5 < large / small < 4.5
+
+
+def test_when_a_node_leaves_only_what_it_held_moves() -> None:
+    """At most 1.1 times the lost copies are made again, and every model has its three copies as before."""
+    nodes = {f"http://10.{n}.0.1:1": 1 for n in range(10)}
+    models = [f"model {n}" for n in range(200)]
+    held: dict[str, set[str]] = {url: set() for url in nodes}
+    settle(nodes, models, 3, held)
+    gone = next(iter(nodes))
+    lost = len(held.pop(gone))
+    del nodes[gone]
+    moved = settle(nodes, models, 3, held)
+    assert lost <= moved <= 1.1 * lost
+    assert all(sum(model in mine for mine in held.values()) >= 3 for model in models)
+
+
+def test_members_that_only_pretend_are_made_up_for() -> None:
+    """Invented members with great space take the first ranks and hold nothing: real ones hold three copies anyway."""
+    nodes = {f"http://10.{n}.0.1:1": 1 for n in range(6)}
+    invented = {f"http://66.{n}.0.1:1": 1000 for n in range(4)}
+    held: dict[str, set[str]] = {url: set() for url in (*nodes, *invented)}
+    deciders = {url: Holding(url, 3, patience=1.0) for url in nodes}
+    for turn in range(20):
+        for url, decider in deciders.items():
+            if decider.wants("m", nodes | invented, lambda other: "m" in held[other], float(turn)):
+                held[url].add("m")
+    assert sum("m" in mine for mine in held.values()) == 3
+
+
+def test_what_an_operator_allows() -> None:
+    """Space, hours over midnight, and a rate."""
+    allowance = Allowance(100, rate=10.0, quiet_from=22, quiet_to=6)
+    assert allowance.allows(60, 40, hour=12)
+    assert not allowance.allows(61, 40, hour=12)
+    assert [hour for hour in range(24) if allowance.is_quiet(hour)] == [0, 1, 2, 3, 4, 5, 22, 23]
+    assert not any(Allowance(1).is_quiet(hour) for hour in range(24))
+    assert allowance.pause(50, elapsed=2.0, done=0) == pytest.approx(3.0)
+    assert Allowance(1).pause(10**9, 0.0, 0) == 0.0
+
+
+def test_members_come_and_go() -> None:
+    """A beat that grows keeps a member, one that does not loses it; nobody speaks for us, nor from the future."""
+    table = Members("http://10.0.0.1:1", 1.0)
+    other = "http://10.0.0.2:1"
+    table.hear(
+        [MemberLine(other, 5, 100), MemberLine(table.own, 9, 100), MemberLine("http://10.0.0.3:1", 5, 10**9)], 0.0, 100
+    )
+    assert table.alive(1.0) == {other: 5}
+    table.hear([MemberLine(other, 6, 100)], GONE - 1, 110)
+    assert table.alive(GONE) == {}
+    table.hear([MemberLine(other, 6, 120)], GONE, 120)
+    assert table.alive(GONE) == {other: 6}
+    table.space = 3
+    assert set(table.tell(4, Random(1), GONE, 120)) == {MemberLine(table.own, 3, 120), MemberLine(other, 6, 120)}
+    table.hear([MemberLine(f"http://10.1.{n >> 8}.{n & 255}:1", 1, 1) for n in range(5000)], GONE, 120)
+    assert len(table) == 1024
+    table.hear([MemberLine("http://10.9.9.9:1", 1, 200)], 3 * GONE, 200)
+    assert table.alive(3 * GONE) == {"http://10.9.9.9:1": 1, table.own: 3}
+
+
+def holders(nodes: list[Node]) -> int:
+    """Return how many nodes have a release."""
+    return sum(bool(node.store.index.releases()) for node in nodes)
+
+
+@pytest.mark.slow
+def test_helpers_take_over_from_those_who_leave(tmp_path: Path) -> None:
+    """Five nodes help, two copies are wanted: the publisher goes, then a holder; each time there are two again."""
+    modelnet.init(alias="acme", home=tmp_path / "publisher")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(Random(1).randbytes(MIB))
+    made = modelnet.publish(folder, name="tiny", version="1.0", home=tmp_path / "publisher")
+    pid = made.release.pid
+    helping = Help([pid], Allowance(64 * MIB), copies=2, every=2.0)
+    with ExitStack() as helpers:
+        ends, nodes = [], []
+        with running(tmp_path / "publisher") as publisher:
+            for number in range(5):
+                end = ExitStack()
+                helpers.push(end)
+                peers = [publisher.url, *(node.url for node in nodes[:1])]
+                nodes.append(end.enter_context(running(tmp_path / f"helper-{number}", peers=peers, helping=helping)))
+                ends.append(end)
+            eventually(lambda: holders(nodes) >= 2, 60)
+        assert all(Replicas(node.store).known(pid) for node in nodes)
+        assert holders(nodes) == 2
+        first = next(number for number, node in enumerate(nodes) if node.store.index.releases())
+        ends[first].close()
+        left = [node for node in nodes if node is not nodes[first]]
+        eventually(lambda: holders(left) == 2, 60)
