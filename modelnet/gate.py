@@ -179,7 +179,7 @@ class Gate:
             return error.message
         if RULES[(Operation.SERVE, _SERVED.get(state, Status.FRESH))] is Rule.ALLOW:
             return None
-        return f"{row.name}@{row.version} is {state}" + (f": {reason}" if reason else "")
+        return f"{row.name}@{row.version} is {reason if state == 'revoked' else f'{state}: {reason}'}"
 
     def state(self, row: ReleaseRow) -> tuple[str, str | None]:
         """Return where a release in this store stands, in a word, and the reason; for looking, not for using."""
