@@ -101,7 +101,7 @@ class VerifiedModel(os.PathLike[str]):
     """The files of a release, verified and held until the `with` block ends; stands for the folder they are in.
 
     `model / "config.json"` is a path; `levels` says for each file how sure it is, `findings` what the content check
-    had to say, `knowledge` how old what is known about revocations is.
+    had to say, `warnings` what the gate had, `knowledge` how old what is known about revocations is.
     """
 
     def __init__(self, trusted: Trusted, *, only: Sequence[str] = (), level: Level | None = None) -> None:
@@ -109,6 +109,7 @@ class VerifiedModel(os.PathLike[str]):
         self.release: Release = trusted.release
         self.manifest: Manifest = trusted.manifest
         self.knowledge: Knowledge = trusted.knowledge
+        self.warnings: tuple[str, ...] = trusted.warnings
         self.source: Path = trusted.base
         self.files: tuple[FileEntry, ...] = _chosen(trusted, only)
         self.findings: tuple[Finding, ...] = ()
