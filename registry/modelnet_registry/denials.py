@@ -3,6 +3,9 @@
 A chunk that a release in good standing has as well is served on: it is that release's. All nodes above a denied chunk,
 the manifest and the folder of a denied release are denied too. The table is made again when the store has changed: by
 another process within `REFRESH_S`, by this one as soon as it says so.
+
+What is denied is also written to `$MODELNET_HOME/modelnet.deny` (IPIP-383), which a Kubo beside this node follows when
+it is linked into `$IPFS_PATH/denylists`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from modelnet.core.manifest import Manifest
 from modelnet.core.unixfs import parse_node
 from modelnet.errors import ModelnetError
 from modelnet.gate import Gate
+from modelnet.ipfs.deny import DENY_NAME, allow_lines, append_lines, deny_lines
 from modelnet.stores.index import ReleaseRow
 
 __all__ = ["Denials", "Denied"]
@@ -81,7 +85,34 @@ class Denials:
                 else:
                     bad.append((row, reason))
             self.current = self._table(good, bad) if bad else Denied()
+            self._write_list(good, bad)
             return self.current
+
+    def _write_list(self, good: Iterable[ReleaseRow], bad: Iterable[tuple[ReleaseRow, str]]) -> None:
+        """Say on the deny list what changed; a disk that refuses is said in our log and stops nothing."""
+        path = self.gate.store.home.root / DENY_NAME
+        try:
+            said = path.read_text(errors="replace") if path.exists() else ""
+            lines = []
+            listed = [row for row in good if f"/ipfs/{row.manifest}/" in said]
+            kept = {cid for row in good for cid in self._roots(row)} if bad else set()
+            for row, reason in bad:
+                lines += deny_lines(row.manifest, *self._roots_of(row), reason=reason, keep=kept)
+            for row in listed:
+                lines += allow_lines(row.manifest, *self._roots_of(row), reason="in good standing again")
+            if lines:
+                append_lines(path, lines)
+        except (OSError, ModelnetError) as error:
+            log.warning("cannot write the deny list: %s", error)
+
+    def _roots_of(self, row: ReleaseRow) -> tuple[Cid, list[Cid]]:
+        """Return the tree of a release and its files; the manifest again where it is not here."""
+        manifest = self._manifest(row)
+        return (row.manifest, []) if manifest is None else (manifest.tree, [entry.cid for entry in manifest.files])
+
+    def _roots(self, row: ReleaseRow) -> set[Cid]:
+        tree, files = self._roots_of(row)
+        return {tree, *files}
 
     def _table(self, good: Iterable[ReleaseRow], bad: list[tuple[ReleaseRow, str]]) -> Denied:
         reasons: dict[bytes, str] = {}

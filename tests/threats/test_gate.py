@@ -286,6 +286,18 @@ def test_threat_21_a_node_stops_while_it_runs(tmp_path: Path, acme: Publisher) -
             assert status(url, cid) == 200, "what another release has too is that one's"
         with urllib.request.urlopen(f"{url}/routing/v1/providers/{bad[0]}", timeout=10) as reply:
             assert json.load(reply) == {"Providers": []}
+        denied = (home / "modelnet.deny").read_text()
+        for cid in (bad[0], bad[1].tree, own["own.bin"]):
+            assert f"\n/ipfs/{cid}/*\n" in denied
+        assert f"/ipfs/{own['shared.bin']}/" not in denied
+        with serving(acme.home) as publisher:
+            acme.says(statements.reinstate, acme.locators["1.1"])
+            modelnet.pull(acme.locators["1.0"], peers=[publisher], home=home)
+        deadline = time.monotonic() + 20
+        while status(url, bad[0]) != 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert status(url, own["own.bin"]) == 200
+        assert f"\n!/ipfs/{bad[0]}/*\n" in (home / "modelnet.deny").read_text()
 
 
 def _manifest(home: Path, version: str) -> Any:
