@@ -25,7 +25,7 @@ __all__ = ["MAX_PIN_NAME", "NEWEST_TRIED", "OLDEST", "Kubo", "Multipart"]
 OLDEST = (0, 35)  # before it imports are an order of magnitude slower and nothing is fetched over HTTP
 NEWEST_TRIED = (0, 44)
 MAX_PIN_NAME = 255  # kubo core/commands/cmdutils
-IMPORT_S = 600.0  # from our last byte to Kubo's first: it writes its batch out in between
+IMPORT_PAUSES = 4  # times our patience, from our last byte to Kubo's first: it writes its batch out in between
 BOUNDARY = b"modelnet-6f7e4b6a5c1d"  # what follows is of a known length, so it cannot be mistaken for content
 
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})\.[0-9]{1,6}")
@@ -73,7 +73,7 @@ class Kubo:
     def connect(cls, address: KuboAddress, patience_s: float = READ_S) -> Self:
         """Return the Kubo at `address` once its version is one that can do what we need.
 
-        `patience_s` is how long it may pause within an answer.
+        `patience_s` is how long it may pause, in an answer or in taking what it is sent.
 
         Raises `UnavailableError` when nothing answers or it is too old, `MalformedError` when it is no Kubo.
         """
@@ -131,8 +131,8 @@ class Kubo:
         """
         stats: Any = None
         for record in self.rpc.stream(
-            "dag/import", options={"pin-roots": "false", "stats": "true"}, body=body, read_s=IMPORT_S,
-            terminal=lambda record: "Stats" in record,
+            "dag/import", options={"pin-roots": "false", "stats": "true"}, body=body,
+            read_s=IMPORT_PAUSES * self.rpc.patience_s, terminal=lambda record: "Stats" in record,
         ):  # fmt: skip
             stats = record.get("Stats")
         told = (stats.get("BlockCount"), stats.get("BlockBytesCount")) if isinstance(stats, dict) else stats

@@ -47,8 +47,7 @@ ENDPOINTS: Mapping[str, frozenset[str]] = MappingProxyType({
     "version": frozenset[str](),
 })  # fmt: skip
 
-CONNECT_S = 30.0  # also how long Kubo may leave what we send unread
-READ_S = 30.0  # between two reads; `pin/add` says something every half second
+READ_S = 30.0  # to connect, between two reads, and to take what we send; `pin/add` speaks every half second
 MAX_LINE = 1 << 20  # one JSON record; the longest we ask for lists the addresses of a peer
 MAX_RECORDS = 1 << 22
 MAX_ERROR = 64 * 1024
@@ -98,9 +97,9 @@ class Rpc:
     """Calls to the Kubo at `address`."""
 
     def __init__(self, address: KuboAddress, patience_s: float = READ_S) -> None:
-        """Connect lazily; `patience_s` is how long an answer may pause. Raises `UsageError` for a wrong address."""
+        """Connect lazily; `patience_s` is how long it may pause. Raises `UsageError` for a wrong address."""
         self.address = address
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._local = threading.local()
         self._clients: list[Any] = []
         self._lock = threading.Lock()
@@ -129,18 +128,20 @@ class Rpc:
         endpoint: str,
         *arguments: str,
         options: Mapping[str, str],
-        terminal: Callable[[dict[str, Any]], bool],
+        terminal: Callable[[dict[str, Any]], bool] | None,
         body: Body | None = None,
         read_s: float | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield the records of an answer up to the one that `terminal` accepts.
 
-        Raises `IncompleteResponseError` when the answer ends before it.
+        Raises `IncompleteResponseError` when the answer ends before it. Without `terminal` the answer proves nothing.
         """
         for record in self._records(_Question(endpoint, arguments, options, body, read_s)):
             yield record
-            if terminal(record):
+            if terminal is not None and terminal(record):
                 return
+        if terminal is None:
+            return
         raise IncompleteResponseError(
             f"kubo ended its answer to {endpoint} without saying that it was done", rule="kubo-incomplete",
             source=str(self.address), hint="the daemon's own log says why",
@@ -243,7 +244,7 @@ class Rpc:
             answer = client._client.request(  # noqa: SLF001  (the pinned version's own way to call any endpoint)
                 f"/{endpoint}", list(question.arguments), opts=dict(question.options), decoder="none", stream=True,
                 data=question.body, headers={"Content-Type": question.body.content_type} if question.body else None,
-                timeout=(CONNECT_S, question.read_s or self._patience_s),
+                timeout=(self.patience_s, question.read_s or self.patience_s),
             )  # fmt: skip
             yield iter(answer)
         except exceptions.ErrorResponse as error:

@@ -112,6 +112,36 @@ def test_the_daemon_is_killed(maker: Maker, folder: Folder, repo: Kubo, phase: s
         assert pushed.sent == pushed.bytes
 
 
+def test_the_daemon_stops_reading(maker: Maker, folder: Folder, repo: Kubo) -> None:
+    """A daemon that hangs in the middle of an import is given up after our patience; awake again it gets the rest."""
+    made = maker.publish(folder({"w.bin": secrets.token_bytes(SIZE)}))
+    root = made.release.manifest
+    with kubo_running(repo) as kubo, KuboClient.connect(KuboAddress.parse(kubo.api), 1.0) as client:
+        watcher = Watcher("sending to kubo", 5_000_000, lambda: os.kill(kubo.pid, signal.SIGSTOP))
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                push(maker.store, client, root, "modelnet/m@1", segment=12_000_000, progress=watcher)
+        finally:
+            os.kill(kubo.pid, signal.SIGCONT)
+        assert caught.value.rule == "kubo-silent"
+        assert str(root) not in pins(kubo)
+        go(maker, made, kubo)
+        assert str(root) in pins(kubo)
+
+
+def test_a_part_of_a_release_cannot_be_pinned(maker: Maker, folder: Folder, repo: Kubo, tmp_path: Path) -> None:
+    """Who pulled some files only has no whole release to give; the error says what to do."""
+    made = maker.publish(folder({"w.bin": secrets.token_bytes(SIZE), "config.json": b"{}"}))
+    some = Maker(tmp_path / "some")
+    with Server(Doors(maker.store), "127.0.0.1") as node:
+        pull(made.locator, peers=[node.url], only=["config.json"], home=some.home)
+    with kubo_running(repo) as kubo:
+        with pytest.raises(UnavailableError) as caught:
+            go(some, made, kubo)
+        assert caught.value.rule == "missing"
+        assert str(made.release.manifest) not in pins(kubo)
+
+
 def test_kubo_lost_what_it_had_taken(maker: Maker, folder: Folder, repo: Kubo) -> None:
     """Its garbage collector ran between two attempts: the journal is not believed against the pin."""
     made = maker.publish(folder({"w.bin": secrets.token_bytes(SIZE)}))
