@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +266,15 @@ def _older(store: LocalStore, release: Release) -> list[Cid]:
 def look_after(store: LocalStore, root: Cid, *, blocks: int = 0, chance: random.Random | None = None) -> list[Seen]:
     """Ask every recorded target about `root`, and each for `blocks` random blocks of it."""
     records = recorded(store.home, root)
-    cids = draw(ReleaseBlocks(store, root), blocks, chance or random.SystemRandom()) if blocks and records else []
-    return [_look(store, root, record, cids) for record in records]
+    cids: list[Cid] = []
+    lacking: ModelnetError | None = None
+    if blocks and records:
+        try:
+            cids = draw(ReleaseBlocks(store, root), blocks, chance or random.SystemRandom())
+        except ModelnetError as error:
+            lacking = error  # removed here, or never whole: then nobody here knows which blocks it has
+    seen = [_look(store, root, record, cids) for record in records]
+    return seen if lacking is None else [replace(one, error=one.error or lacking) for one in seen]
 
 
 def _look(store: LocalStore, root: Cid, record: PinRecord, cids: Sequence[Cid]) -> Seen:

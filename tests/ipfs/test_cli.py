@@ -89,6 +89,13 @@ def test_a_pin_over_its_life(machine: Machine, source: Path, pair: tuple[Kubo, K
     assert root not in pins(pair[1])
     assert machine.run("pin", "rm", ref, "--json").json["unpinned"] == []
 
+    # What is here no more is named by its manifest.
+    machine.run("remove", str(second["locator"]))
+    root = str(second["manifest"])
+    assert machine.run("pin", "status", root, "--json").json["pins"][0]["state"] == "pinned"
+    assert machine.run("pin", "rm", root, "--json").json["unpinned"] == [one]
+    assert root not in pins(pair[0])
+
 
 def test_an_audit_that_finds_something(machine: Machine, source: Path, pair: tuple[Kubo, Kubo]) -> None:
     """Who says "pinned" but lost its blocks, or unpinned behind our back, fails the audit with exit code 5."""

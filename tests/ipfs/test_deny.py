@@ -54,17 +54,22 @@ def test_a_list_that_cannot_be_written(tmp_path: Path) -> None:
         append_lines(tmp_path / "file" / DENY_NAME, [])
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Kubo:
-    """Give a repository whose Kubo knows our list."""
+@pytest.fixture(params=["a file", "a link"])
+def repo(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Kubo, Path]:
+    """Give a repository whose Kubo knows our list, and the list: in its own folder, or linked there from another."""
     need_kubo()
     (tmp_path / "kubo").mkdir()
     repo = kubo_repository(tmp_path / "kubo")
-    append_lines(repo.repo / "denylists" / DENY_NAME, [])
-    return repo
+    known = repo.repo / "denylists" / DENY_NAME
+    path = known if request.param == "a file" else tmp_path / DENY_NAME
+    append_lines(path, [])
+    if path != known:
+        known.parent.mkdir(exist_ok=True)
+        known.symlink_to(path)
+    return repo, path
 
 
-def test_kubo_obeys(maker: Maker, folder: Folder, repo: Kubo) -> None:
+def test_kubo_obeys(maker: Maker, folder: Folder, repo: tuple[Kubo, Path]) -> None:
     """A running Kubo refuses a revoked release from the moment its lines are there, and serves it when taken back.
 
     A file that a healthy version has too stays available; nothing is restarted.
@@ -73,8 +78,8 @@ def test_kubo_obeys(maker: Maker, folder: Folder, repo: Kubo) -> None:
     new = maker.publish(folder({"w.bin": b"healthy" * 100_000}), version="2")
     (shared,) = [entry.cid for entry in new.manifest.files if entry.path == "config.json"]
     roots = (old.release.manifest, old.manifest.tree, [entry.cid for entry in old.manifest.files])
-    path = repo.repo / "denylists" / DENY_NAME
-    with kubo_running(repo) as kubo:
+    kept, path = repo
+    with kubo_running(kept) as kubo:
         with KuboClient.connect(KuboAddress.parse(kubo.api)) as client:
             folder({"w.bin": b"poisoned" * 100_000})
             maker.publish(folder({}), version="1")

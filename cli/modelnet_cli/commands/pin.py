@@ -11,6 +11,7 @@ from modelnet.wording import count_text, size_text
 from modelnet_cli.output import Output
 
 if TYPE_CHECKING:
+    from modelnet.core.cid import Cid
     from modelnet.core.release import Release
     from modelnet.ipfs.fleet import Outcome, Seen
     from modelnet.ipfs.targets import Target
@@ -128,13 +129,24 @@ def audit(
     _look(output, ref, blocks, strict=True)
 
 
-def _look(output: Output, ref: str | None, blocks: int, *, strict: bool) -> None:
+def _root(store: LocalStore, ref: str) -> Cid:
+    """Return the manifest that `ref` means: a release that is here, or the CID itself of one that is here no more."""
+    from modelnet.core.cid import Cid
+    from modelnet.errors import MalformedError
     from modelnet.gate import find_release
+
+    try:
+        return Cid.parse(ref)
+    except MalformedError:
+        return find_release(store, ref).manifest
+
+
+def _look(output: Output, ref: str | None, blocks: int, *, strict: bool) -> None:
     from modelnet.ipfs.fleet import all_recorded, look_after
     from modelnet.stores.local import open_store
 
     store = open_store()
-    roots = list(all_recorded(store.home)) if ref is None else [find_release(store, ref).manifest]
+    roots = list(all_recorded(store.home)) if ref is None else [_root(store, ref)]
     seen = [(root, one) for root in roots for one in look_after(store, root, blocks=blocks)]
     output.result(
         {"pins": [{"manifest": str(root), **_fields(one)} for root, one in seen]},
@@ -186,19 +198,18 @@ def remove(
     target: TARGET = None,
 ) -> None:
     """Unpin a release everywhere it is known to be pinned, or at the targets named; blocks go when they collect."""
-    from modelnet.gate import find_release
     from modelnet.ipfs.fleet import unpin_release
     from modelnet.stores.local import open_store
 
     store = open_store()
-    release = find_release(store, ref)
+    root = _root(store, ref)
     names = [one.name for one in parse_targets(target or [])]
-    outcomes = unpin_release(store, release.manifest, only=names)
+    outcomes = unpin_release(store, root, only=names)
     gone = [outcome for outcome in outcomes if outcome.error is None]
     if len(gone) < len(outcomes):
         raise _failed(outcomes)
     output.result(
-        {"manifest": str(release.manifest), "unpinned": [outcome.target.name for outcome in gone]},
+        {"manifest": str(root), "unpinned": [outcome.target.name for outcome in gone]},
         *(f"unpinned at {outcome.target.name}" for outcome in gone),
         *([] if outcomes else ["it is not known to be pinned there" if names else "it is not known to be pinned"]),
     )
