@@ -12,6 +12,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,12 @@ class Daemons:
 
 def run(kubo: Kubo, *arguments: object) -> Spent:
     """Run `ipfs` against a daemon and time it."""
-    return child([str(word) for word in (kubo.binary, *arguments)], env=kubo.environment(), stdout=-3, stderr=-3)
+    return child(
+        [str(word) for word in (kubo.binary, *arguments)],
+        env=kubo.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @contextlib.contextmanager

@@ -131,7 +131,9 @@ def main() -> None:
             addresses = a.run("swarm", "addrs", "listen").decode().split()
     else:
         environment = {name: value for name, value in repos[0].environment().items() if name != "LIBP2P_FORCE_PNET"}
-        daemon = subprocess.Popen([repos[0].binary, "daemon"], env=environment, stdout=-3, stderr=-3)
+        daemon = subprocess.Popen(
+            [repos[0].binary, "daemon"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(LISTENING_S)
         daemon.terminate()
         daemon.wait(20)
