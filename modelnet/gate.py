@@ -149,6 +149,13 @@ class Gate:
             )  # fmt: skip
         return found
 
+    def is_logged(self, row: ReleaseRow) -> bool:
+        """Tell whether the log of its publisher, as it is known here, has the release of a row."""
+        if not self.replicas.known(row.pid):
+            return False
+        logged = self.replicas.view(row.pid).find(row.name, row.version)
+        return logged is not None and logged.event.release.manifest == row.manifest
+
     def admit(self, row: ReleaseRow) -> Trusted:
         """Return the release that a row of the index says is here, once it may be loaded; it counts as pinned."""
         standing = self._standing(row.pid)

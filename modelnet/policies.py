@@ -135,7 +135,10 @@ def _read(path: Path, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UnavailableError(f"cannot read the policy: {error.strerror}", rule="policy", path=str(path)) from error
+        raise UnavailableError(
+            f"cannot read the policy: {error.strerror}", rule="policy", path=str(path),
+            hint="set MODELNET_HOME to a folder that you can read",
+        ) from error  # fmt: skip
     if len(content) > limit:
         raise MalformedError("policy is too large", rule="policy", path=str(path), wanted=f"at most {limit}")
     return content

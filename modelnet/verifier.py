@@ -84,7 +84,7 @@ def verify(
     if len(os.fsencode(path)) > MAX_TARGET:
         raise UsageError("the path is too long", rule="path", wanted=f"at most {MAX_TARGET} bytes", got=len(text))
     if not text.startswith("modelnet:") and (path.exists() or path.is_symlink()):
-        row, base, entries = _cover(store, path)
+        row, base, entries = _cover(gate, path)
         trusted = gate.admit(row)
     else:
         if "/" not in text or text[0] in "./~\\":
@@ -130,12 +130,14 @@ def _present(store: LocalStore, manifest: Manifest, row: ReleaseRow, base: Path)
     ]
 
 
-def _cover(store: LocalStore, path: Path) -> tuple[ReleaseRow, Path, list[FileEntry] | None]:
+def _cover(gate: Gate, path: Path) -> tuple[ReleaseRow, Path, list[FileEntry] | None]:
     """Return the release that `path` belongs to: by its place, else by the names and sizes of its files."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (links are refused, not followed)
     if absolute.is_symlink():
         raise IntegrityError("a symbolic link is not what was signed", rule="symlink", path=str(path))
-    rows = store.index.releases()
+    # What no log knows is no release: a publication that was broken off, or what a recovery dropped.
+    store = gate.store
+    rows = [row for row in store.index.releases() if gate.is_logged(row)]
     for row in reversed(rows):
         if row.path == absolute and row.layout != "file":
             return row, absolute, None

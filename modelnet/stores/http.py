@@ -178,10 +178,10 @@ class Connection:
         cid.verify(content, source=self.source.url)
         return content
 
-    def get(self, path: str, limit: int, what: str) -> bytes:
-        """Return the body of `path`, of at most `limit` bytes; nothing in it is verified. `what` names it in errors."""
+    def get(self, path: str, limit: int, what: str, *, least: int = 1) -> bytes:
+        """Return the body of `path`, of `least` to `limit` bytes, unverified; `what` names it in errors."""
         with self._request(path, "*/*") as response:
-            return self._read(response, limit, what, least=0)
+            return self._read(response, limit, what, least=least)
 
     def post(self, path: str, body: bytes, limit: int) -> tuple[int, str, bytes]:
         """Send `body`; return status, media type and content (at most `limit` bytes) of whatever is answered."""

@@ -82,7 +82,7 @@ class RemoteLog:
     def _beside(self, path: str, limit: int, what: str) -> bytes:
         """Return what no other kind of log has; nothing where the source knows only tiles."""
         try:
-            return self._get(path, limit, what)
+            return self.connection.get(f"/log/{self.pid}/{path}", limit, what, least=0)
         except NotHereError:
             return b""
 

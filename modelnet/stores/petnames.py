@@ -40,7 +40,10 @@ class Petnames:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise UnavailableError(f"cannot read the names: {error.strerror}", rule="trust", path=str(path)) from error
+            raise UnavailableError(
+                f"cannot read the names: {error.strerror}", rule="trust", path=str(path),
+                hint="set MODELNET_HOME to a folder that you can read",
+            ) from error  # fmt: skip
         found: dict[str, str] = {}
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             match line.split():

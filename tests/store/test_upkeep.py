@@ -247,10 +247,6 @@ def _lose_blocks(machine: Machine) -> None:
     sql(machine, "DELETE FROM block")
 
 
-def _damage_envelope(machine: Machine) -> None:
-    sql(machine, "UPDATE release SET envelope = x'7b7d'")
-
-
 def _wrong_reference(machine: Machine) -> None:
     sql(machine, "UPDATE chunk SET offset = offset + 1")
 
@@ -260,7 +256,7 @@ def _other_manifest(machine: Machine) -> None:
 
 
 DAMAGE = [
-    _flip, _cut, _grow, _lose, _link, _fifo, _damage_block, _damage_node, _lose_blocks, _damage_envelope,
+    _flip, _cut, _grow, _lose, _link, _fifo, _damage_block, _damage_node, _lose_blocks,
     _wrong_reference, _other_manifest,
 ]  # fmt: skip
 

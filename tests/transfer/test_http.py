@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 OK = b"HTTP/1.1 200 OK\r\n"
 COMPANY = ["alone", "together"]
-KINDS = [Kind.LOG, Kind.MANIFEST, Kind.NODE, Kind.CHUNK, Kind.CAR]
+KINDS = [Kind.HEAD, Kind.LOG, Kind.MANIFEST, Kind.NODE, Kind.CHUNK, Kind.CAR]
 DRIP_S = 0.1  # at full length: one byte a second
 
 SPOILS: dict[str, tuple[str, Callable[[Exchange], None]]] = {}
@@ -354,7 +354,7 @@ def test_a_dead_source_does_not_cost_its_timeout_each_time(scene: Scene) -> None
     with Proxy(scene.node, silence) as hostile:
         outcome = attempt(scene.world.v1, scene.home, [hostile.url, scene.node])
         outcome.whole(scene.world.files_v1)
-        assert hostile.kinds_asked.count(Kind.LOG) == 1
+        assert hostile.kinds_asked.count(Kind.HEAD) == 1
         assert Kind.MANIFEST not in hostile.kinds_asked
         assert Kind.NODE not in hostile.kinds_asked
 

@@ -31,7 +31,7 @@ def list_releases(output: Output) -> None:
             if state == "ok" and row.layout == "part":
                 state = "partial"
         except ModelnetError as error:
-            size, state, reason = 0, "damaged", str(error)
+            size, state, reason = 0, "unlogged" if error.rule == "unlogged" else "damaged", str(error)
         releases.append({
             "publisher": row.pid, "alias": names.get(row.pid), "name": row.name, "version": row.version,
             "manifest": str(row.manifest), "bytes": size, "state": state, "reason": reason, "path": str(row.path),
