@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modelnet.gate import Knowledge
 from modelnet.wording import age_text, time_text
+
+if TYPE_CHECKING:
+    from modelnet.gate import Knowledge
 
 __all__ = ["knowledge_fields", "knowledge_text"]
 

@@ -152,10 +152,12 @@ def kill_nodes(folder: Path, kills: int, seed: int) -> Toll:
         while toll.kills < kills:
             toll.cycles += 1
             bob = Machine(folder / f"bob{toll.cycles}")
-            process = bob.start("pull", locator, "--peer", slow.url, "--json")
+            process = None
             started = time.monotonic()
             while True:
                 with alice.started_node(listen) as node:
+                    # A pull that begins while nobody is there ends at once, so it begins when somebody is.
+                    process = process or bob.start("pull", locator, "--peer", slow.url, "--json")
                     try:
                         process.wait(dice.uniform(0.3, 1.2) if toll.kills < kills else None)
                     except subprocess.TimeoutExpired:
@@ -168,7 +170,7 @@ def kill_nodes(folder: Path, kills: int, seed: int) -> Toll:
                     assert process.returncode == UnavailableError.exit_code
                     process.communicate()
                     check(bob, wanted)
-                    process = bob.start("pull", locator, "--peer", slow.url, "--json")
+                    process = None
                 assert time.monotonic() - started < LIMIT_S
             process.communicate()
             (row,) = open_store(bob.home).index.releases()
