@@ -176,6 +176,11 @@ class Gate:
         self._admit(view, standing, trusted.logged, pinned=True)
         self.check_files(trusted, manifest)
 
+    def locator(self, release: Release) -> Locator:
+        """Return the locator that pins a release and the head of its log that is known here."""
+        standing = self._standing(release.pid)
+        return replace(release.locator, floor=Floor(standing.size, standing.root))
+
     def refusal_to_serve(self, row: ReleaseRow) -> str | None:
         """Return why a release may not be given to others; None when it may, however old what is known is."""
         try:
@@ -186,14 +191,14 @@ class Gate:
             return error.message
         if RULES[(Operation.SERVE, _SERVED.get(state, Status.FRESH))] is Rule.ALLOW:
             return None
-        return f"{row.name}@{row.version} is {reason if state == 'revoked' else f'{state}: {reason}'}"
+        return f"{row.name}@{row.version} is {state}: {reason}"
 
     def state(self, row: ReleaseRow) -> tuple[str, str | None]:
         """Return where a release in this store stands, in a word, and the reason; for looking, not for using."""
         return self.standing_of(_logged(self.store, self.replicas.view(row.pid), row))
 
     def standing_of(self, logged: Logged) -> tuple[str, str | None]:
-        """Return where a release stands: ok, superseded, yanked, revoked, quarantined or dead, and the reason."""
+        """Return where a release stands: ok, superseded, yanked, revoked, quarantined, …, and the reason."""
         view = self.replicas.view(logged.event.release.pid)
         standing = self._standing(view.pid)
         if found := view.revocations_of(logged.digests):
@@ -205,6 +210,8 @@ class Gate:
         if (step := view.supersession(logged.digests)) is not None:
             newer = view.manifest(step.new)
             return "superseded", f"by {newer.event.release.version}" if newer else step.reason or None
+        if logged.event.derived_from and (found := revoked_ancestors(logged, _Views(self.replicas))):
+            return "ancestor-revoked", f"made from a release that was revoked as {_why(found[0])}"
         return "ok", None
 
     def _standing(self, pid: str) -> Standing:
@@ -294,7 +301,7 @@ class Gate:
         if not logged.event.derived_from:
             return
         for found in revoked_ancestors(logged, _Views(self.replicas)):
-            text = f"{_name(logged.event.release)} was made from a release that was {_why(found)}"
+            text = f"{_name(logged.event.release)} was made from a release that was revoked as {_why(found)}"
             if strictness == "deny" or (strictness == "deny-malicious" and found.event.severity == "malicious"):
                 raise TrustError(
                     text, rule="ancestor-revoked", got=found.event.pid,
@@ -360,12 +367,12 @@ def _name(release: Release) -> str:
 def _why(revocation: Revocation) -> str:
     event = revocation.event
     ids = f" ({', '.join(event.ids)})" if event.ids else ""
-    return f"revoked as {event.severity}{': ' + event.text if event.text else ''}{ids}"
+    return f"{event.severity}{': ' + event.text if event.text else ''}{ids}"
 
 
 def _revoked(what: str, revocation: Revocation) -> TrustError:
     return TrustError(
-        f"{what} was {_why(revocation)}", rule="revoked", got=revocation.event.pid,
+        f"{what} was revoked as {_why(revocation)}", rule="revoked", got=revocation.event.pid,
         hint="use another version; nothing lets a revoked one through",
     )  # fmt: skip
 

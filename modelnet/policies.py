@@ -30,7 +30,7 @@ from modelnet.core.policy import MAX_POLICY, Policy
 from modelnet.errors import MalformedError, UnavailableError
 from modelnet.stores.home import Home
 
-__all__ = ["POLICY_FILE", "TERMS_FILE", "Policies", "Terms", "load_policies", "load_witnesses"]
+__all__ = ["POLICY_FILE", "TERMS_FILE", "Policies", "Terms", "check_file", "load_policies", "load_witnesses"]
 
 TERMS_FILE = "policy.toml"
 POLICY_FILE = "policy"
@@ -126,6 +126,26 @@ def load_witnesses(home: Home) -> Policy:
     except MalformedError as error:
         error.path = f"{path}, {error.path}" if error.path else str(path)
         raise
+
+
+def check_file(path: Path, *, needed: bool = True) -> bool:
+    """Read one policy file, `*.toml` or a tlog-policy, in full; tell whether it is there.
+
+    Raises `MalformedError` with what is wrong, `UnavailableError` when a `needed` file is not there.
+    """
+    content = _read(path, MAX_TERMS)
+    if content is None:
+        if needed:
+            raise UnavailableError("there is no such file", rule="policy", path=str(path))
+        return False
+    if path.suffix != ".toml":
+        Policy.parse(content)
+        return True
+    try:
+        Policies.parse(content.decode(), path=str(path))
+    except UnicodeDecodeError as error:
+        raise MalformedError("policy is not UTF-8", rule="policy", path=str(path)) from error
+    return True
 
 
 def _read(path: Path, limit: int) -> bytes | None:

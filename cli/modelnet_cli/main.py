@@ -32,13 +32,19 @@ def build() -> Any:
         gossip,
         init,
         inspect,
+        keys,
+        logs,
         node,
         peers,
         pin,
+        policy,
+        prove,
         publish,
         pull,
         scan,
+        statements,
         status,
+        trust,
         upkeep,
         verify,
     )  # fmt: skip
@@ -70,11 +76,41 @@ def build() -> Any:
     app.command("list")(command(inspect.list_releases))
     app.command("show")(command(inspect.show))
     app.command("node")(command(node.node))
+    app.command("witness")(command(node.witness))
     app.command("status")(command(status.status))
     app.command("peers")(command(peers.peers))
     gossiping = typer.Typer(name="gossip", help="What the running node hears.", no_args_is_help=True)
     gossiping.command("trace")(command(gossip.trace))
     app.add_typer(gossiping)
+    app.command("revoke")(command(statements.revoke))
+    app.command("yank")(command(statements.yank))
+    app.command("supersede")(command(statements.supersede))
+    app.command("reinstate")(command(statements.reinstate))
+    app.command("log")(command(logs.log))
+    app.command("sync")(command(logs.sync))
+    app.command("audit")(command(logs.audit))
+    app.command("beat")(command(logs.beat))
+    app.command("prove")(command(prove.prove))
+    trusting = typer.Typer(name="trust", help="What publishers are called on this machine.", no_args_is_help=True)
+    trusting.command("add")(command(trust.add))
+    trusting.command("list")(command(trust.show))
+    trusting.command("remove")(command(trust.remove))
+    app.add_typer(trusting)
+    keyring = typer.Typer(name="keys", help="Your publisher's keys over its life.", no_args_is_help=True)
+    keyring.command("list")(command(keys.list_keys))
+    keyring.command("rotate")(command(keys.rotate))
+    keyring.command("recover")(command(keys.recover))
+    keyring.command("delegate")(command(keys.delegate))
+    keyring.command("new-delegate")(command(keys.new_delegate))
+    keyring.command("export")(command(keys.export))
+    keyring.command("close")(command(keys.close))
+    app.add_typer(keyring)
+    policies = typer.Typer(
+        name="policy", help="What this machine allows, and whose word it takes.", no_args_is_help=True
+    )
+    policies.command("show")(command(policy.show))
+    policies.command("check")(command(policy.check))
+    app.add_typer(policies)
     app.command("remove")(command(upkeep.remove))
     app.command("gc")(command(upkeep.gc))
     app.command("fsck")(command(upkeep.fsck))

@@ -15,7 +15,18 @@ import typer
 from modelnet.errors import UsageError
 from modelnet_cli.output import Output
 
-__all__ = ["AcceptStale", "OfflinePinned", "PassphraseFile", "Strict", "command", "current", "read_passphrase"]
+__all__ = [
+    "AcceptStale",
+    "KeyFiles",
+    "OfflinePinned",
+    "PassphraseFile",
+    "PublisherName",
+    "Strict",
+    "command",
+    "current",
+    "own_terms",
+    "read_passphrase",
+]
 
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="File whose first line unlocks the keys.", show_default=False)
@@ -27,6 +38,21 @@ OfflinePinned = Annotated[
     bool, typer.Option("--offline-pinned", help="Use a pinned release although nothing was heard for very long.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a publisher that has no name here and no locator.")]
+
+PublisherName = Annotated[str | None, typer.Option("--publisher", help="Which of several own publishers says so.")]
+KeyFiles = Annotated[
+    list[Path] | None, typer.Option("--key-file", help="File with keys that are kept elsewhere; may be repeated.")
+]
+
+
+def own_terms(publisher: str | None, key_files: list[Path] | None, passphrase_file: Path | None) -> dict[str, Any]:
+    """Return what operations on an own log take, with the passphrase asked for where one is needed."""
+    from modelnet.stores.home import Home
+    from modelnet.stores.keyring import is_locked
+
+    passphrase = read_passphrase(passphrase_file, ask=is_locked(Home.find().keys))
+    return {"publisher": publisher, "key_files": key_files or (), "passphrase": passphrase}
+
 
 _COMMON = {
     "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")],

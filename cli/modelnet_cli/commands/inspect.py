@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelnet.core.cid import Cid
 from modelnet.wording import size_text
 from modelnet_cli.output import Output
+
+if TYPE_CHECKING:
+    from modelnet.core.manifest import Manifest
+    from modelnet.core.release import Release
+    from modelnet.gate import Gate
+    from modelnet.lineage import Lineage
 
 
 def list_releases(output: Output) -> None:
@@ -45,6 +53,12 @@ def show(
     output: Output,
     ref: Annotated[str, typer.Argument(metavar="REF", help="A release in this store.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors of each file.")] = False,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Draw what it was made from, and how that stands.")
+    ] = False,
+    cyclonedx: Annotated[
+        str | None, typer.Option("--cyclonedx", metavar="FILE", help="Write a CycloneDX ML-BOM there; - is stdout.")
+    ] = None,
 ) -> None:
     """Show a release: its files, its lineage and where it stands."""
     from modelnet.gate import Gate, find_row, identify, open_manifest
@@ -56,8 +70,12 @@ def show(
     release = identify(store, row, gate.replicas)
     manifest = open_manifest(store, release)
     state, reason = gate.state(row)
+    locator = str(gate.locator(release))
+    if cyclonedx == "-":
+        print(json.dumps(_bom(gate, release, manifest), indent=2))
+        return
     fields: dict[str, Any] = {
-        "locator": str(release.locator),
+        "locator": locator,
         "publisher": release.pid,
         "name": manifest.name,
         "version": manifest.version,
@@ -73,7 +91,7 @@ def show(
     }
     lines = [
         f"{manifest.name}@{manifest.version}  by {release.pid}",
-        f"locator   {release.locator}",
+        f"locator   {locator}",
         f"manifest  {release.manifest}",
         f"tree      {manifest.tree}",
         f"path      {row.path}",
@@ -93,7 +111,48 @@ def show(
                 f"  {tensor['dtype']:>9} {tensor['shape']}  {tensor['name']}  @{tensor['offset']}+{tensor['size']}"
                 for tensor in listed
             ]
+    if lineage:
+        tree = _lineage(gate, release)
+        fields["lineage"] = _lineage_fields(tree)
+        lines += [_ancestor_line(depth, one) for depth, one in tree.walk()]
+    if cyclonedx is not None:
+        from modelnet import durable
+        from modelnet.partial import disk_errors
+
+        with disk_errors(Path(cyclonedx)):
+            durable.write(Path(cyclonedx), json.dumps(_bom(gate, release, manifest), indent=2).encode() + b"\n")
+        fields["cyclonedx"] = cyclonedx
+        lines.append(f"ML-BOM    {cyclonedx}")
     output.result(fields, *lines)
+
+
+def _lineage(gate: Gate, release: Release) -> Lineage:
+    from modelnet.errors import UnavailableError
+    from modelnet.lineage import lineage_of
+
+    logged = gate.replicas.view(release.pid).find(release.name, release.version)
+    if logged is None:
+        raise UnavailableError("the release is in no log that is known here", rule="unlogged")
+    return lineage_of(gate, logged)
+
+
+def _ancestor_line(depth: int, one: Lineage) -> str:
+    how = f"{one.relation} of " if one.relation else ""
+    return f"{'    ' * depth}{how}{one.title}  by {one.pid[:12]}…  {one.state}{f': {one.reason}' if one.reason else ''}"
+
+
+def _lineage_fields(one: Lineage) -> dict[str, Any]:
+    return {
+        "publisher": one.pid, "name": one.name, "version": one.version, "relation": one.relation, "state": one.state,
+        "reason": one.reason, "sha256": one.digests.sha256, "blake3": one.digests.blake3,
+        "parents": [_lineage_fields(parent) for parent in one.parents],
+    }  # fmt: skip
+
+
+def _bom(gate: Gate, release: Release, manifest: Manifest) -> dict[str, Any]:
+    from modelnet.bom import cyclonedx
+
+    return cyclonedx(release, manifest, _lineage(gate, release))
 
 
 def _plain(value: Any) -> Any:

@@ -45,6 +45,9 @@ def node(
     help_quiet: Annotated[
         str | None, typer.Option(metavar="FROM-TO", help="Hours of the day in which nothing is fetched, as 8-18.")
     ] = None,
+    witness: Annotated[
+        bool, typer.Option("--witness", help="Cosign heads of the logs that are followed here or named in `policy`.")
+    ] = False,
     advertise: Annotated[
         str | None, typer.Option(metavar="URL", help="Where peers reach this node, if not where it listens.")
     ] = None,
@@ -58,6 +61,7 @@ def node(
     from modelnet_registry.gossip.holding import Allowance
     from modelnet_registry.gossip.node import Gossiping
     from modelnet_registry.node import run_node
+    from modelnet_registry.witness import WitnessKey
 
     host, port = _address(listen)
     store = open_store()
@@ -68,6 +72,8 @@ def node(
 
     def ready(url: str) -> None:
         doors = {"gateway": f"{url}/ipfs/", "log": f"{url}/log/", "health": f"{url}/healthz"}
+        if key is not None:
+            doors["witness"] = f"{url}/add-checkpoint"
         output.result(
             {"event": "ready", "url": url, "doors": doors},
             f"serving {count_text(len(store.index.releases()), 'release')} at {url}",
@@ -84,8 +90,25 @@ def node(
         if gossip_interval
         else None
     )
-    run_node(store, host, port, ready=ready, stop=stop, gossip=gossip)
+    key = (WitnessKey.load(store.home) or WitnessKey.make(store.home)) if witness else None
+    if key is not None:
+        output.note(f"for the policy of those who rely on it: witness {key.name} {key.note_key.vkey}")
+    run_node(store, host, port, ready=ready, stop=stop, gossip=gossip, witness=key)
     output.result({"event": "stopped"}, "stopped")
+
+
+def witness(
+    output: Output,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Where to be asked; port 0 picks a free one.")
+    ] = "127.0.0.1:8710",
+    peer: Annotated[list[str] | None, typer.Option("--peer", help="Peer to hear of logs from.")] = None,
+    follow: Annotated[
+        list[str] | None, typer.Option("--follow", metavar="PUBLISHER", help="Publisher whose log is kept up to date.")
+    ] = None,
+) -> None:
+    """Run a node that cosigns the heads it is shown, each only if it continues the one before (C2SP tlog-witness)."""
+    node(output, listen=listen, peer=peer, follow=follow, witness=True)
 
 
 def _hours(text: str | None) -> tuple[int, int]:

@@ -59,6 +59,8 @@ def publish(
             "version": manifest.version,
             "manifest": str(made.release.manifest),
             "tree": str(manifest.tree),
+            "index": made.index,
+            "head": {"size": made.head.size, "root": made.head.root.hex()},
             "files": [
                 {
                     "path": entry.path, "size": entry.size, "cid": str(entry.cid), "blake3": entry.blake3.hex(),
