@@ -33,7 +33,7 @@ from modelnet.loaders import sealed
 from modelnet.loaders._trusted import Trusted, parse_target, trust
 from modelnet.loaders.levels import Level
 from modelnet.loaders.reading import VerifiedReader, new_pool
-from modelnet.loaders.securing import SEAL_LIMIT, Secured, private_copy, secure
+from modelnet.loaders.securing import SEAL_LIMIT, Secured, has_descriptor_paths, private_copy, secure
 from modelnet.loaders.verdicts import Verdicts
 from modelnet.policies import Policies
 
@@ -127,7 +127,7 @@ class VerifiedModel(os.PathLike[str]):
     def _open(self, trusted: Trusted, level: Level | None) -> None:
         verdicts = Verdicts(trusted.store.home.root / "verdicts.sqlite")
         held = sorted(self.files, key=lambda entry: -entry.size)[:MAX_HELD] if level is not Level.COPY else []
-        if held and not os.path.isdir("/proc/self/fd"):  # noqa: PTH112
+        if held and not has_descriptor_paths():
             if level is not None:
                 raise UnavailableError("this system gives descriptors no paths", rule="level", wanted=level.label)
             held = []
@@ -161,7 +161,7 @@ class VerifiedModel(os.PathLike[str]):
             for entry in copied:
                 handle = os.open(self.path / entry.path, os.O_RDONLY | os.O_CLOEXEC)
                 readers[entry.path] = VerifiedReader(handle, trusted.store.tree(entry), source=str(trusted.base))
-            found = check_release(readers, self.manifest)
+            found = check_release(readers, self.manifest, resolve=trusted.resolve)
             yield from found
         finally:
             for reader in readers.values():

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from modelnet.content import check_release, refuse
 from modelnet.core.manifest import FileEntry, Manifest
@@ -22,6 +23,8 @@ from modelnet.policies import Policies, Terms
 
 __all__ = ["Held", "Opened", "hold", "open_entry", "open_file", "read_whole", "trust_file"]
 
+T = TypeVar("T")
+_KEPT: list[VerifiedModel] = []  # until the process ends
 SPLIT = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")  # llama.cpp's own naming
 
 
@@ -85,13 +88,23 @@ def open_entry(trusted: Trusted, entry: FileEntry) -> Opened:
     return Opened(reader, trusted.manifest, trusted.terms, trusted.knowledge)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
     """One file at a level of the ladder; `path` may be opened by any library of this process."""
 
     path: str
     level: Level
     model: VerifiedModel
+    kept: bool = False
+
+    def keep(self, owner: T) -> T:
+        """Hold the file for as long as `owner` lives: it may open the path again, which must not mean another file."""
+        try:
+            vars(owner)["_modelnet_held"] = self.model
+        except TypeError:  # an extension type takes no attribute, and says to nobody when it goes
+            _KEPT.append(self.model)
+        self.kept = True
+        return owner
 
 
 @contextmanager
@@ -105,13 +118,18 @@ def hold(
 ) -> Iterator[Held]:
     """Give the verified file that `name` means, with the other parts when it is the first of a split GGUF.
 
-    What has the path open, or mapped, when the block ends keeps the file.
+    What has the path open, or mapped, when the block ends keeps the file; what may open it later has to `keep` it.
     """
     trusted, entry = trust_file(name, suffixes=suffixes, home=home, policy=policy)
     parts = _parts(trusted, entry.path)
-    with VerifiedModel(trusted, only=parts, level=as_level(level)) as model:
-        alone = len(parts) == 1 and model.level is not Level.COPY
-        yield Held(model.file(entry.path).path if alone else str(model / entry.path), model.level, model)
+    model = VerifiedModel(trusted, only=parts, level=as_level(level))
+    alone = len(parts) == 1 and model.level is not Level.COPY
+    held = Held(model.file(entry.path).path if alone else str(model / entry.path), model.level, model)
+    try:
+        yield held
+    finally:
+        if not held.kept:
+            model.close()
 
 
 def _parts(trusted: Trusted, path: str) -> list[str]:
@@ -136,7 +154,9 @@ def read_whole(trusted: Trusted, entries: Sequence[FileEntry]) -> dict[str, memo
             finally:
                 reader.close()
             content[entry.path] = view
-    findings = check_release({path: MemorySource(view) for path, view in content.items()}, trusted.manifest)
+    findings = check_release(
+        {path: MemorySource(view) for path, view in content.items()}, trusted.manifest, resolve=trusted.resolve
+    )
     refuse(findings, allowed=trusted.terms.allow_code, manifest=trusted.manifest)
     return content
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from modelnet.core.cid import Cid
 from modelnet.core.identity import PID
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.errors import ModelnetError, TrustError, UnavailableError, UsageError
-from modelnet.gate import Gate, Knowledge, open_manifest
+from modelnet.gate import Gate, Knowledge, find_release, open_manifest
 from modelnet.gate import Trusted as Admitted
 from modelnet.policies import Policies, Terms
 from modelnet.stores.index import ReleaseRow
@@ -57,6 +58,13 @@ class Trusted:
             "the release has no such file", rule="only", path=path,
             hint="its files: " + ", ".join(entry.path for entry in self.manifest.files[:8]),
         )  # fmt: skip
+
+    def resolve(self, reference: str) -> Cid | None:
+        """Return the manifest of another release in this store, as its publisher signed it, or None."""
+        try:
+            return find_release(self.store, parse_target(reference).reference).manifest
+        except ModelnetError:
+            return None
 
 
 def parse_target(text: str) -> Target:

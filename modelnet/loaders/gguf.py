@@ -33,4 +33,4 @@ def reader(
     """
     library = need("gguf")
     with hold(name, (".gguf",), level=level, policy=policy, home=home) as held:
-        return library.GGUFReader(held.path)
+        return held.keep(library.GGUFReader(held.path))

@@ -35,7 +35,7 @@ def server(
     params = library.CommonParams() if params is None else params
     with hold(name, (".gguf",), level=level, policy=policy, home=home) as held:
         params.model.path = held.path
-        return library.Server(params)
+        return held.keep(library.Server(params))
 
 
 def Llama(  # noqa: N802  (the class's own name)
@@ -49,4 +49,4 @@ def Llama(  # noqa: N802  (the class's own name)
     """Return a `llama_cpp.Llama` of the model that `name` means; `options` are its own."""
     library = need("llama_cpp")
     with hold(name, (".gguf",), level=level, policy=policy, home=home) as held:
-        return library.Llama(model_path=held.path, **options)
+        return held.keep(library.Llama(model_path=held.path, **options))

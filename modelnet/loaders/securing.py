@@ -17,8 +17,9 @@ from modelnet.loaders.levels import Level
 from modelnet.loaders.reading import VerifiedReader
 from modelnet.loaders.verdicts import Verdicts
 
-__all__ = ["SEAL_LIMIT", "Secured", "open_signed", "private_copy", "secure"]
+__all__ = ["SEAL_LIMIT", "Secured", "has_descriptor_paths", "open_signed", "private_copy", "secure"]
 
+DESCRIPTORS = "/proc/self/fd"
 SEAL_LIMIT = 1 << 30  # bytes of a file that is copied into memory unasked
 COPIED = 4 * 1024 * 1024  # bytes written at once into a private copy
 
@@ -52,6 +53,11 @@ class Secured:
         if self.handle >= 0:
             handle, self.handle = self.handle, -1
             os.close(handle)
+
+
+def has_descriptor_paths() -> bool:
+    """Tell whether this system gives the descriptors of a process paths that may be opened (Linux)."""
+    return os.path.isdir(DESCRIPTORS)  # noqa: PTH112
 
 
 def open_signed(base: Path, entry: FileEntry) -> int:

@@ -70,7 +70,7 @@ def _check_others(trusted: Trusted) -> None:
                 readers[entry.path] = reader
                 if not entry.path.endswith(SUFFIX):
                     reader.check_all(pool)
-        findings = check_release(readers, trusted.manifest)
+        findings = check_release(readers, trusted.manifest, resolve=trusted.resolve)
         refuse(findings, allowed=trusted.terms.allow_code, manifest=trusted.manifest)
     finally:
         for reader in readers.values():

@@ -103,7 +103,9 @@ def gguf_reader(original: Any, chooser: Chooser) -> Callable[..., Any]:
         if not chooser.takes(path):
             return original(self, path, *args, **options)  # type: ignore[no-any-return]
         with hold(path, (".gguf",), home=chooser.home) as held:
-            return original(self, held.path, *args, **options)  # type: ignore[no-any-return]
+            original(self, held.path, *args, **options)
+            held.keep(self)
+            return None
 
     return wrapper
 
@@ -143,7 +145,9 @@ def llama(original: Any, chooser: Chooser) -> Callable[..., Any]:
         if not chooser.takes(model_path):
             return original(self, model_path, *args, **options)  # type: ignore[no-any-return]
         with hold(model_path, (".gguf",), home=chooser.home) as held:
-            return original(self, held.path, *args, **options)  # type: ignore[no-any-return]
+            original(self, held.path, *args, **options)
+            held.keep(self)
+            return None
 
     return wrapper
 
@@ -158,7 +162,7 @@ def llama_server(original: Any, chooser: Chooser) -> Callable[..., Any]:
         with hold(path, (".gguf",), home=chooser.home) as held:
             params.model.path = held.path
             try:
-                return original(params, *args, **options)
+                return held.keep(original(params, *args, **options))
             finally:
                 params.model.path = path
 

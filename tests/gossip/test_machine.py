@@ -263,13 +263,16 @@ def test_parts_of_logs_are_served_to_who_asks() -> None:
 
 
 def test_addresses_are_exchanged() -> None:
-    """Now and then peers tell each other whom else they know; answers do not lead to answers."""
+    """Now and then peers are asked whom else they know; who calls us and tells addresses unasked is not listened to."""
     machine = make()
+    (tick,) = machine.tick(0.0)
+    assert isinstance(tick, Send)
+    assert tick.messages[1] == Peers(())
     machine.received(PEER, [], 0.0, asked=True)
     asked = machine.received(SECOND, [Peers(("http://10.4.0.1:1",))], 0.0)
     assert sent(asked, SECOND) == [Peers((PEER,))]
     assert machine.received(PEER, [Peers(("http://10.5.0.1:1",))], 0.0, asked=True) == []
-    assert {url for url, _, _ in machine.view.known} == {PEER, "http://10.4.0.1:1", "http://10.5.0.1:1"}
+    assert {url for url, _, _ in machine.view.known} == {PEER, "http://10.5.0.1:1"}
 
 
 def test_a_flood_of_news_waits() -> None:

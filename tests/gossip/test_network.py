@@ -17,6 +17,8 @@ from tests.core.logs import Log, digests, key
 from tests.gossip.nodes import eventually
 from tests.gossip.processes import Swarm, free_ports, namespaces
 
+pytestmark = pytest.mark.xdist_group("swarm")  # twenty processes, once
+
 COUNT = 20
 INTERVAL = 3.0
 WITHIN = 3 * INTERVAL
@@ -55,6 +57,8 @@ def swarm(acme: Path, logs: list[Log]) -> Iterator[Swarm]:
     """Give twenty running nodes that follow three publishers."""
     follow = [modelnet_pid(acme), *(log.pid for log in logs)]
     with Swarm(acme.parent, COUNT, follow=follow, interval=INTERVAL) as swarm:
+        for number, log in enumerate(logs):
+            swarm[5 * number + 3].know(log)
         yield swarm
 
 
@@ -66,8 +70,6 @@ def modelnet_pid(home: Path) -> str:
 
 def test_a_log_reaches_all(swarm: Swarm, logs: list[Log]) -> None:
     """A log that one node has is soon everywhere, fetched from whoever told of it."""
-    for number, log in enumerate(logs):
-        swarm[5 * number + 3].know(log)
     eventually(lambda: all(store.size(log.pid) == 4 for store in swarm for log in logs), START_S)
 
 
@@ -134,6 +136,7 @@ def test_nodes_that_die_are_missed_by_nobody(swarm: Swarm, logs: list[Log]) -> N
     for process in dead:
         process.kill()
     left = [store for store in swarm if store not in dead]
+    eventually(lambda: all(store.size(logs[0].pid) == 4 for store in left), START_S)
     left[3].replicas.add_negative(logs[0].pid, revocation(logs[0], "1.0"))
     eventually(lambda: all(store.revoked(logs[0].pid, digests("llama", "1.0")) for store in left), 2 * WITHIN)
 

@@ -61,6 +61,21 @@ def test_a_flood_from_one_source_takes_few_places() -> None:
     assert len(peers) == MAX_FRESH
 
 
+def test_an_address_is_not_worth_more_for_being_told_often() -> None:
+    """A hundred adversaries are told twenty times each, three hundred others once: all have the same chance."""
+    shares = []
+    for seed in range(20):
+        peers = View(OWN, Random(seed), 1.0)
+        honest = [address(n, 30 + n % 40) for n in range(300)]
+        bad = [address(1000 + n, 30 + n % 40) for n in range(100)]
+        order = [(url, address(n, 90 + n % 9)) for n, url in enumerate([*honest, *bad * 20])]
+        Random(seed).shuffle(order)
+        for url, teller in order:
+            peers.hear(url, f"{teller} {url}")
+        shares.append(sum(url in bad for url, _, _ in peers.known) / MAX_FRESH)
+    assert 0.15 < sum(shares) / len(shares) < 0.35
+
+
 def test_what_answered_long_ago_stays() -> None:
     """Peers that answered are not pushed out by newcomers of their range, and by others only where it dominates."""
     peers = view()

@@ -383,6 +383,23 @@ def test_split_gguf_is_held_side_by_side(shelf: Shelf, tmp_path: Path) -> None:
         gguf.reader(f"{ref}#m-00001-of-00003.gguf")
 
 
+def test_a_reader_keeps_what_it_may_open_again(shelf: Shelf, tmp_path: Path) -> None:
+    """The descriptor behind a library's path stays that file while the library's object lives, and not longer."""
+    import gc
+    import os
+
+    _write_gguf(tmp_path / "tiny.gguf")
+    reader = gguf.reader(shelf.publish("tiny", tmp_path / "tiny.gguf"))
+    held = reader._modelnet_held.file("tiny.gguf")
+    with Path(held.path).open("rb") as again:
+        assert again.read() == (tmp_path / "tiny.gguf").read_bytes()
+    handle = held.handle
+    del reader, held
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
+
+
 def test_a_path_that_belongs_to_no_release_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     """A loader of this package loads signed files only, and says what to do."""
     shelf.publish("tiny", _model("external", tmp_path / "m"))

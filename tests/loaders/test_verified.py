@@ -273,7 +273,9 @@ def test_a_cached_verdict_keeps_what_the_content_check_said(
     ref = shelf.publish("tiny", folder)
     with modelnet.verified(ref, only=["*.json"], level="cached") as model:
         first = model.findings
-    monkeypatch.setattr(loading, "check_release", lambda readers, _: [] if not readers else pytest.fail("looked again"))
+    monkeypatch.setattr(
+        loading, "check_release", lambda readers, *_, **__: [] if not readers else pytest.fail("looked again")
+    )
     with modelnet.verified(ref, only=["*.json"], level="cached") as model:
         assert (model.level, model.findings) == (Level.CACHED, first)
     assert [one.rule for one in first] == ["template"]
@@ -425,3 +427,37 @@ def test_arrays_are_what_the_library_gives(shelf: Shelf, tmp_path: Path) -> None
             file.get_tensor("nothing")
     np.testing.assert_array_equal(ours.load_file(f"{ref}#odd.safetensors")["b"], np.float32([1, 2]))
     assert dict(ours.tensors(f"{ref}#odd.safetensors"))["a"].tobytes() == b"abc"
+
+
+def test_a_base_must_be_what_the_lineage_names(shelf: Shelf, tmp_path: Path) -> None:
+    """An adapter whose base is a signed release, and named as its ancestor, loads; another name does not."""
+    shelf.publish("base", _folder(tmp_path / "base"))
+    for name, base, lineage in (
+        ("good", "acme/base@1.0", {"derived_from": "acme/base", "relation": "adapter"}),
+        ("hub", "meta/base", {"derived_from": "acme/base", "relation": "adapter"}),
+        ("unnamed", "acme/base@1.0", {}),
+    ):
+        config = f'{{"base_model_name_or_path": "{base}"}}'.encode()
+        shelf.publish(name, _folder(tmp_path / name, {"adapter_config.json": config}), **lineage)
+    with modelnet.verified("acme/good") as model:
+        assert model.findings == ()
+    for name in ("hub", "unnamed"):
+        with pytest.raises(TrustError) as refused:
+            modelnet.verified(f"acme/{name}")
+        assert refused.value.rule == "base-model"
+
+
+def test_a_system_without_descriptor_paths_gets_copies(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere than on Linux a private copy is made, and a stronger level is refused when it is asked for."""
+    from modelnet.loaders import securing
+
+    monkeypatch.setattr(securing, "DESCRIPTORS", "/nowhere")
+    ref = shelf.publish("tiny", _folder(tmp_path / "m"))
+    with modelnet.verified(ref) as model:
+        assert model.level is Level.COPY
+        assert {path.relative_to(model.path).as_posix(): path.read_bytes() for path in model} == FILES
+    with pytest.raises(UnavailableError) as refused:
+        modelnet.verified(ref, level="sealed")
+    assert refused.value.rule == "level"

@@ -90,15 +90,18 @@ def main() -> None:
     if chosen.only:
         for row in spreading(chosen.only, sizes=(chosen.only,)):
             tell("spreading", row)
+        gc.collect()
         return
     for row in calibration(chosen.short):
         tell("calibration", row)
     for row in troubles(nodes):
         tell("trouble", row)
+        gc.collect()
     most, everyone = healed(nodes)
     tell("healed", {"nodes": nodes, "99 %": round(most, 2), "100 %": round(everyone, 2)})
     for row in spreading(1_000 if chosen.short else chosen.most):
         tell("spreading", row)
+        gc.collect()
     tell("defaults", asdict(Config()))
     if chosen.plots:
         from tests.sim.plots import draw

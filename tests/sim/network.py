@@ -223,10 +223,13 @@ class Network:
             return False
         return self.partition is None or self.partition(one) == self.partition(other)
 
-    def _do(self, number: int, effects: Iterable[Effect], partner: str = "") -> None:
+    def _do(self, number: int, effects: Iterable[Effect], partner: str = "") -> bool:
+        """Do what a machine asks for; tell whether it had something to say to `partner`."""
+        answered = False
         for effect in effects:
             match effect:
                 case Send(peer, messages):
+                    answered = answered or peer == partner
                     self._post(number, peer, messages, answer=peer == partner)
                 case Check(key, item):
                     self._judge(number, key, item)
@@ -234,6 +237,7 @@ class Network:
                     pass
                 case _:
                     raise AssertionError(effect)
+        return answered
 
     def _judge(self, number: int, key: bytes, item: object) -> None:
         machine = self.machines[number]
@@ -259,6 +263,8 @@ class Network:
         if self.hostile[sender] and self.setting.attack == "withhold":
             # It listens, and keeps to itself what it hears.
             messages = [message for message in messages if isinstance(message, Heads)]
+        if self.hostile[sender] and self.setting.attack == "eclipse":
+            messages = [self._invitation() if isinstance(message, Peers) else message for message in messages]
         if not messages:
             return
         solid: list[Message] = []
@@ -291,7 +297,22 @@ class Network:
         machine, name = self.machines[receiver], self.names[sender]
         if not answer:
             machine.met(name, name)
-        self._do(receiver, machine.received(name, messages, self.now, size=size, asked=answer), name)
+        said = self._do(receiver, machine.received(name, messages, self.now, size=size, asked=answer), name)
+        if not answer and not said:
+            # Who has nothing to say answers all the same, and so shows that it is there.
+            self.bytes[receiver] += BATCH
+            if self.setting.delay:
+                self._at(self.now + self.random.random() * self.setting.delay, "hear", sender, self.names[receiver])
+            else:
+                self._hear(sender, self.names[receiver])
+
+    def _hear(self, number: int, peer: str) -> None:
+        """Take an empty answer."""
+        if self.up[number]:
+            self.machines[number].received(peer, [], self.now, size=BATCH, asked=True)
+
+    def _invitation(self) -> Peers:
+        return Peers(tuple(self.random.sample(self._liars, min(32, len(self._liars)))))
 
     def _attack(self, number: int) -> None:
         """Send what an adversary would to whoever it knows."""
@@ -303,7 +324,7 @@ class Network:
                 case "flood":
                     forged = [negative(-self.random.randrange(1, 1 << 30)) for _ in range(40)]
                 case _:
-                    forged = [Peers(tuple(self.random.sample(self._liars, min(32, len(self._liars)))))]
+                    forged = [self._invitation()]
             size = BATCH + sum(map(_size, forged))
             if self._reaches(number, target):
                 self.bytes[number] += size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from modelnet import TrustError, init
 from modelnet.core.evidence import Evidence, make_evidence
 from modelnet.core.fold import PublisherState
 from modelnet.core.note import SignedNote
+from modelnet.stores.home import Home
+from modelnet.stores.peers import add_peers
 from modelnet_registry.keyops import recover, rotate_keys
 from modelnet_registry.log.guards import Heads
 from tests.registry.log.stage import Desk, parsed, size_of
+from tests.store.stage import Machine, serving, write_random
 
 
 @pytest.fixture
@@ -104,6 +108,24 @@ def test_threat_33_after_a_recovery_elsewhere(tmp_path: Path) -> None:
     copy = desk.copied(tmp_path / "copy")
     recover(made.next_seeds, show=lambda _: None, home=copy.home)
     refused(desk, "3", Desk.at(copy.home).head)
+
+
+def test_threat_33_publish_asks_the_peers_of_the_store(tmp_path: Path) -> None:
+    """With real nodes: a restored store is refused by what a follower serves, before anything is hashed or signed."""
+    alice = Machine(tmp_path / "alice").with_publisher("acme")
+    source = write_random(tmp_path / "m" / "a.bin", 1000).parent
+    alice.publish(source, version="1")
+    backup = Machine(tmp_path / "backup")
+    shutil.copytree(alice.home, backup.home)
+    alice.publish(source, version="2")
+    with serving(alice.home) as url:
+        add_peers(Home(backup.home), [url])
+        with pytest.raises(TrustError) as caught:
+            backup.publish(source, version="3")
+    assert caught.value.rule == "fork"
+    assert Desk.at(Home(backup.home)).state.size == 2
+    # Offline nobody can tell.
+    assert backup.publish(source, version="3").head.size == 3
 
 
 @pytest.mark.parametrize(

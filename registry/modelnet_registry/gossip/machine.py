@@ -58,6 +58,7 @@ MAX_CHECKS_BYTES = 4 * 1024 * 1024
 MAX_SEEN = 4096  # hashes of items that were judged, so that a repetition costs a hash
 MAX_PUBLISHERS = 20_000
 PUSH_MOST = 64  # items pushed on in one interval; more waits for anti-entropy
+PEERS_TOLD = 8
 MEMBERS_TOLD = 16  # in one exchange, beside our own line
 RUMOURS_FROM_ONE = 8  # rumours asked for in one exchange
 
@@ -118,7 +119,7 @@ class Machine:
             self._asked = {key: until for key, until in self._asked.items() if until > now}
         messages: list[Message | Stored] = [Heads((), ask=True) if self._config.quiet else self._told(ask=True)]
         if self._config.peers_every and self._ticks % self._config.peers_every == 1:
-            messages.append(Peers(self.view.share(8)))
+            messages.append(Peers(()))
         if lines := self.members.tell(MEMBERS_TOLD, self._random, now, wall):
             messages.append(Members(lines))
         return [Send(peer, tuple(messages)) for peer in self.view.pick(self._config.contacts, now)]
@@ -155,7 +156,7 @@ class Machine:
         for message in sorted(messages, key=_priority) if len(messages) > 1 else messages:
             self.RECEIVED[type(message)](self, peer, message, now, answer, effects)
             if not asked and isinstance(message, Peers):
-                answer.append(Peers(self.view.share(8)))
+                answer.append(Peers(self.view.share(PEERS_TOLD)))
         if answer:
             effects.append(Send(peer, tuple(sorted(answer, key=_priority))))
         return effects
@@ -292,9 +293,9 @@ class Machine:
     def _peers(
         self, peer: str, message: Peers, now: float, _answer: list[Message | Stored], _effects: list[Effect]
     ) -> None:
-        # Addresses are rumours too.
-        if self._sources.of(peer, now).rumours.take(64 * len(message.urls), now):
-            for url in message.urls:
+        # Addresses are taken from whom we asked only: nobody fills our view by calling us often.
+        if self._called and self._sources.of(peer, now).rumours.take(64 * len(message.urls), now):
+            for url in message.urls[:PEERS_TOLD]:
                 self.view.hear(url, peer)
 
     def _hear_members(

@@ -3,12 +3,14 @@
     static    what the operator named; always kept, always asked in turn
     tried     peers that answered us, oldest first; a newcomer replaces one only where there is room, or where
               its address range holds more places than any other
-    fresh     addresses that were only heard of, bounded for each source of them and for each range
+    fresh     addresses that were only heard of, bounded for each source of them and for each range; of more than fit,
+              those with the smallest keyed hash stay, so that an address is not worth more for being told often
 
 Peers are drawn from a shuffled deck without putting back, so each one is asked within a known number of draws; at most
 half of a deck are addresses that nobody tried. What a peer does moves it between states by one table.
-The ideas are those of Bitcoin's addrman after
-Heilman et al., "Eclipse Attacks on Bitcoin's Peer-to-Peer Network", 2015.
+The ideas are those of Bitcoin's addrman
+after Heilman et al., "Eclipse Attacks on Bitcoin's Peer-to-Peer Network", 2015, and of the samplers of Brahms
+(Bortnikov et al., 2009).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
+from hashlib import blake2b
 from random import Random
 from sys import intern
 from types import MappingProxyType
@@ -117,7 +120,8 @@ class View:
     """The peers of the node at `own`."""
 
     __slots__ = (
-        "_banned", "_deck", "_fresh", "_interval", "_random", "_ranges", "_sources", "_static", "_tried", "own",
+        "_banned", "_deck", "_fresh", "_interval", "_random", "_ranges", "_secret", "_sources", "_static", "_tried",
+        "own",
     )  # fmt: skip
 
     def __init__(self, own: str, random: Random, interval: float, static: Iterable[str] = ()) -> None:
@@ -127,7 +131,8 @@ class View:
         self._random = random
         self._static: dict[str, Peer] = {}
         self._tried: dict[str, Peer] = {}  # the oldest first
-        self._fresh: dict[str, str] = {}  # address → who told it
+        self._secret = random.randbytes(8)
+        self._fresh: dict[str, tuple[str, bytes]] = {}  # address → who told it, and its keyed hash
         self._sources: Counter[str] = Counter()  # of the fresh ones
         self._ranges: Counter[str] = Counter()  # of the fresh ones
         self._banned: OrderedDict[str, Peer] = OrderedDict()
@@ -151,38 +156,48 @@ class View:
             return False
         if is_loopback(url) and not is_loopback(self.own):
             return False  # an address on our own machine, told from outside, is an attempt to use us
-        mine = range_of(url)
-        if len(self._fresh) >= MAX_FRESH:
-            newest = self._of_fullest(self._ranges, self._fresh, mine)
-            if newest is None:
-                return False
-            self._forget(newest)
-        self._fresh[url] = source
+        mine, key = range_of(url), self._key(url)
+        if len(self._fresh) >= MAX_FRESH and not self._make_room(mine, key):
+            return False
+        self._fresh[url] = source, key
         self._sources[source] += 1
         self._ranges[mine] += 1
         return True
 
+    def _key(self, url: str) -> bytes:
+        return blake2b(url.encode(), key=self._secret, digest_size=8).digest()
+
+    def _make_room(self, mine: str, key: bytes) -> bool:
+        """Give up the last address, by keyed hash, of the fullest range; not for one of that range that comes later."""
+        fullest = max(self._ranges, key=lambda name: self._ranges[name])
+        same = self._ranges[mine] >= self._ranges[fullest]
+        crowd = mine if same else fullest
+        last = max((url for url in self._fresh if range_of(url) == crowd), key=lambda url: self._fresh[url][1])
+        if same and self._fresh[last][1] <= key:
+            return False
+        return self._forget(last)
+
     def _forget(self, url: str) -> bool:
         """Remove a fresh address; tell whether it was one."""
-        source = self._fresh.pop(url, None)
-        if source is None:
+        known = self._fresh.pop(url, None)
+        if known is None:
             return False
-        for counter, key in ((self._sources, source), (self._ranges, range_of(url))):
+        for counter, key in ((self._sources, known[0]), (self._ranges, range_of(url))):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
         return True
 
-    @staticmethod
-    def _of_fullest(ranges: Counter[str], table: Mapping[str, object], mine: str) -> str | None:
-        """Return the newest address of the fullest range; None where that is the newcomer's own.
+    def _newest_of_fullest(self, mine: str) -> str | None:
+        """Return the peer that answered last among those of the fullest range; None where that is the newcomer's own.
 
         Within one range who came first stays: an address that has been good for long is worth more.
         """
+        ranges = Counter(map(range_of, self._tried))
         fullest = max(ranges, key=lambda name: ranges[name])
         if ranges[mine] >= ranges[fullest]:
             return None
-        return next(url for url in reversed(list(table)) if range_of(url) == fullest)
+        return next(url for url in reversed(self._tried) if range_of(url) == fullest)
 
     def peer(self, url: str) -> Peer | None:
         """Return what is known of a contacted or named peer."""
@@ -203,7 +218,7 @@ class View:
             if not self._forget(url):
                 return
             if len(self._tried) >= MAX_TRIED and not self._replace_failing():
-                newest = self._of_fullest(Counter(map(range_of, self._tried)), self._tried, range_of(url))
+                newest = self._newest_of_fullest(range_of(url))
                 if newest is None:
                     return
                 del self._tried[newest]
@@ -306,7 +321,7 @@ class View:
     def known(self) -> list[tuple[str, PeerState, str]]:
         """Every peer, its state and why; for people."""
         contacted = [*self._static.values(), *self._tried.values(), *self._banned.values()]
-        fresh = [(url, PeerState.FRESH, f"told by {teller}") for url, teller in self._fresh.items()]
+        fresh = [(url, PeerState.FRESH, f"told by {teller}") for url, (teller, _) in self._fresh.items()]
         return [(peer.url, peer.state, peer.reason) for peer in contacted] + fresh
 
     def __len__(self) -> int:
