@@ -155,12 +155,13 @@ def test_keys_over_a_life(scene: Scene, tmp_path: Path) -> None:
     assert rule(refused(alice, "keys", "rotate", "--role", "release", wanted=2)) == "keys"
     said(alice, "keys", "rotate", "--role", "release", "--key-file", tmp_path / "root.keys")
     turned = said(alice, "keys", "rotate", "--role", "root", "--sheet", sheet)
-    assert rule(refused(alice, "keys", "rotate", "--role", "root", "--sheet", sheet, wanted=2)) == "next"
+    again = said(alice, "keys", "rotate", "--role", "root", "--sheet", sheet)
+    assert again["index"] == turned["index"], "said twice, done once"
     sheet.write_text(turned["recovery"])
     alice.publish(scene.source, name="m", version="1")
     with serving(alice.home) as url:
         scene.bob.pull(f"{made['publisher']}/m", url)
-        said(alice, "keys", "recover", "--size", "3", "--sheet", sheet)
+        said(alice, "keys", "recover", "--size", "4", "--sheet", sheet)
         (synced,) = said(scene.bob, "sync", made["publisher"], "--peer", url)["publishers"]
     assert synced["state"] == "fresh"
     assert rule(refused(scene.bob, "verify", f"{made['publisher']}/m@1", wanted=5)) == "missing"
@@ -172,7 +173,7 @@ def test_keys_over_a_life(scene: Scene, tmp_path: Path) -> None:
         ("delegate", "x", "--key", "ab"),
         ("export", "root", sheet),
     ):
-        assert refused(alice, "keys", *wrong, wanted=2)["hint"] or wrong
+        refused(alice, "keys", *wrong, wanted=2)
 
 
 def test_a_delegate_releases_under_its_prefix(scene: Scene, tmp_path: Path) -> None:
