@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from modelnet.gate import Gate
 from modelnet.stores.local import LocalStore
+from modelnet_registry.beating import Beating
 from modelnet_registry.denials import Denials
 from modelnet_registry.gossip.node import Gossiping, joined, start_gossip
 from modelnet_registry.http.doors import Doors
@@ -43,7 +44,9 @@ def run_node(
     Raises `UnavailableError` when the address cannot be had or the store cannot be read.
     """
     denials = Denials(Gate.open(store))
+    beating = Beating(store)
     denials.start()  # a store that cannot be read is said now, not to the first peer
+    beating.start()
     try:
         doors = Doors(store, witness=None if witness is None else Witness.open(store, witness), denied=denials.reason)
         if gossip is None:
@@ -59,6 +62,7 @@ def run_node(
             ready(server.url)
             stop.wait()
     finally:
+        beating.close()
         denials.close()
         store.index.close()
 

@@ -45,11 +45,14 @@ def fsck(
     output: Output,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended here.")] = False,
 ) -> None:
-    """Check the index, every block, every release and every file; exits 3 when something stays wrong."""
+    """Check the index, every block, release, file and log; exits 3 when something stays wrong."""
+    from modelnet.stores.home import Home
     from modelnet.upkeep import fsck as check
+    from modelnet_registry.log.fsck import check_logs
 
     with output.bars() as bars:
         problems = check(repair=repair, progress=bars)
+    problems += check_logs(Home.find(), repair=repair)
     left = [problem for problem in problems if not problem.repaired]
     output.result(
         {
