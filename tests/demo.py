@@ -121,6 +121,12 @@ def main() -> None:
                 file.seek(-1, os.SEEK_CUR)
                 file.write(bytes((byte[0] ^ 1,)))
             run(hospital, "verify", str(copy), expect=3)
+
+            say("The release turns out to be poisoned: she revokes it, and whoever hears of it refuses it from then on")
+            run(maintainer, "revoke", "acme/minilm@1.0.0", "--reason", "backdoor in the tokenizer")
+            run(hospital, "sync", "--peer", ready["url"])
+            run(hospital, "verify", str(got), expect=4)
+            run(hospital, "pull", locator, "--peer", ready["url"], expect=4)
         finally:
             node.terminate()
             node.wait(timeout=READY_S)

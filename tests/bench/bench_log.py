@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from modelnet.core.adoption import MAX_TAKEN
 from modelnet.core.merkle import Frontier, leaf_hash
 from modelnet.core.note import Checkpoint
+from modelnet.gate import Gate
 from modelnet.replica import Replicas
 from modelnet.stores.local import open_store
 from tests.core.logs import T0, Log, digests, key, release
@@ -125,13 +126,14 @@ def resolving(work: Work) -> None:
     print(f"  a new process knows it in {1000 * (time.perf_counter() - begin):.1f} ms")
     random.seed(1)
     names = [random.randrange(1000) for _ in range(200)]
-    view = replicas.view(log.pid)
+    view, gate = replicas.view(log.pid), Gate.open(replicas.store, replicas=replicas)
     asked: dict[str, tuple[Callable[[int], object], float]] = {
         "newest of a name": (lambda one: replicas.view(log.pid).newest(f"model-{one}"), RESOLVE_MS),  # type: ignore[attr-defined]
         "newest of a name on a channel": (lambda one: view.newest(f"model-{one}", "stable"), RESOLVE_MS),  # type: ignore[attr-defined]
         "a version": (lambda one: view.find(f"model-{one}", str(one)), RESOLVE_MS),
         "what a digest is, and whether it is revoked": (lambda one: known(replicas, log.pid, one), RESOLVE_MS),
         "how the log stands": (lambda _: replicas.standing(log.pid), KNOWN_MS),
+        "the gate on a cached release": (lambda one: gate.resolve(f"{log.pid}/model-{one}@{one}"), KNOWN_MS),
     }
     for name, (ask, most) in asked.items():
         taken = []
