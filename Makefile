@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help demo test test-torch engines lint types layers bench bench-quick fuzz soak clean
+.PHONY: help demo sim test test-torch engines lint types layers bench bench-quick fuzz soak clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -45,6 +45,9 @@ fuzz: $(READY)  ## throw damaged files at the format readers and at the log's pa
 	$(BIN)/python -m tests.formats.fuzz $(ARGS)
 	$(BIN)/python -m tests.core.fuzz_log $(ARGS)
 	$(BIN)/python -m tests.scan.fuzz $(ARGS)
+
+sim: $(READY)  ## simulate gossip, to 10,000 nodes; ARGS="--most 100000" or ARGS=--short
+	$(BIN)/python -m tests.sim $(ARGS)
 
 soak: $(READY)  ## kill -9 both sides of a pull, and a publisher, 200 times
 	$(BIN)/python -m tests.store.soak --kills 200

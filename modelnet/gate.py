@@ -19,27 +19,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelnet.core.adoption import claimed_size, revoked_ancestors
+from modelnet.core.adoption import revoked_ancestors
 from modelnet.core.events import Digests
 from modelnet.core.freshness import RULES, Operation, Rule, Status
-from modelnet.core.identity import PID
 from modelnet.core.manifest import Manifest
-from modelnet.core.names import Floor, Locator, Reference, check_alias, parse_reference
+from modelnet.core.names import Floor, Locator, Reference, parse_reference
 from modelnet.core.release import Release
 from modelnet.core.resolution import Logged, View, newest
 from modelnet.core.revocations import Revocation
-from modelnet.errors import IntegrityError, ModelnetError, TrustError, UnavailableError
+from modelnet.errors import ModelnetError, TrustError, UnavailableError
 from modelnet.policies import Policies, Terms, load_policies
 from modelnet.replica import Replicas, Standing
+from modelnet.signed import check_floor, check_pin, logged_of, resolve_publisher
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore
 from modelnet.stores.petnames import Petnames
 from modelnet.wording import age_text
 
-__all__ = [
-    "Gate", "Knowledge", "Trusted", "check_floor", "check_pin", "find_release", "find_row", "identify", "open_manifest",
-    "resolve_publisher",
-]  # fmt: skip
+__all__ = ["Gate", "Knowledge", "Trusted"]
 
 LATEST = "latest"
 
@@ -160,7 +157,7 @@ class Gate:
         """Return the release that a row of the index says is here, once it may be loaded; it counts as pinned."""
         standing = self._standing(row.pid)
         view = self.replicas.view(row.pid)
-        return self._admit(view, standing, _logged(self.store, view, row), pinned=True)
+        return self._admit(view, standing, logged_of(self.store, view, row), pinned=True)
 
     def check_files(self, trusted: Trusted, manifest: Manifest) -> None:
         """Raise `TrustError` when a file of the release was revoked by its digest, whatever release it is in."""
@@ -195,7 +192,7 @@ class Gate:
 
     def state(self, row: ReleaseRow) -> tuple[str, str | None]:
         """Return where a release in this store stands, in a word, and the reason; for looking, not for using."""
-        return self.standing_of(_logged(self.store, self.replicas.view(row.pid), row))
+        return self.standing_of(logged_of(self.store, self.replicas.view(row.pid), row))
 
     def standing_of(self, logged: Logged) -> tuple[str, str | None]:
         """Return where a release stands: ok, superseded, yanked, revoked, quarantined, …, and the reason."""
@@ -344,22 +341,6 @@ def _choose(view: View, reference: Reference, standing: Standing) -> tuple[Logge
     return found, reference.manifest_sha256 is not None
 
 
-def _logged(store: LocalStore, view: View, row: ReleaseRow) -> Logged:
-    """Return the log's release behind a row of the index; raise when they differ or the log has none."""
-    logged = view.find(row.name, row.version)
-    if logged is None:
-        raise TrustError(
-            f"{row.name}@{row.version} is not in its publisher's log as it is known here", rule="unlogged",
-            got=row.pid, hint="a recovery of the log may have dropped it; ask the publisher to release it again",
-        )  # fmt: skip
-    if logged.event.release.manifest != row.manifest:
-        raise IntegrityError(
-            "the index says something else than the signed release", rule="index", path=str(store.index.path),
-            wanted=f"{row.name}@{row.version} {logged.event.release.manifest}", got=row.manifest,
-        )  # fmt: skip
-    return logged
-
-
 def _name(release: Release) -> str:
     return f"{release.name}@{release.version}"
 
@@ -375,84 +356,3 @@ def _revoked(what: str, revocation: Revocation) -> TrustError:
         f"{what} was revoked as {_why(revocation)}", rule="revoked", got=revocation.event.pid,
         hint="use another version; nothing lets a revoked one through",
     )  # fmt: skip
-
-
-def resolve_publisher(store: LocalStore, publisher: str) -> str:
-    """Return the pid of `publisher`, a pid or a local alias; raise `TrustError` for an alias nobody has here."""
-    if PID.fullmatch(publisher):
-        return publisher
-    pid = Petnames(store.home).pid_of(check_alias(publisher))
-    if pid is None:
-        raise TrustError(
-            f"nobody is called {publisher!r} here", rule="unknown-publisher",
-            hint="paste the publisher's locator, or name the publisher by its 52-character id",
-        )  # fmt: skip
-    return pid
-
-
-def identify(store: LocalStore, row: ReleaseRow, replicas: Replicas | None = None) -> Release:
-    """Return what the publisher's log says of a row of the index, whatever became of the release since.
-
-    For looking at it, checking and removing it; what is to be used goes through `Gate`.
-    """
-    return _logged(store, (replicas or Replicas(store)).view(row.pid), row).event.release
-
-
-def find_row(store: LocalStore, reference: Reference | str) -> ReleaseRow:
-    """Return the row of a release that is in this store; without a version or with a channel, the newest one here.
-
-    Raises `UnavailableError` when it is not here, `TrustError` when a locator pins another manifest.
-    """
-    if isinstance(reference, str):
-        reference = parse_reference(reference)
-    pid = resolve_publisher(store, reference.publisher)
-    replicas = Replicas(store)
-    rows = store.index.releases(pid, reference.name)
-    version = reference.version
-    chosen = [row for row in rows if version in (None, row.version)]
-    if not chosen:
-        on_channel = [row for row in rows if version in identify(store, row, replicas).channels]
-        chosen = on_channel or (rows if version == LATEST else [])
-    if not chosen:
-        raise UnavailableError(f"{reference} is not in this store", rule="missing", hint="pull it first")
-    check_pin(identify(store, chosen[-1], replicas), reference)
-    return chosen[-1]
-
-
-def find_release(store: LocalStore, reference: Reference | str) -> Release:
-    """Return what was signed of a release in this store, whatever became of it since."""
-    return identify(store, find_row(store, reference))
-
-
-def check_floor(replicas: Replicas, pid: str, floor: tuple[int, bytes]) -> None:
-    """Raise `TrustError` with rule `floor` unless the log that is known here, in any epoch, contains that head."""
-    size, root = floor
-    standing = replicas.standing(pid)
-    for epoch in reversed(replicas.epochs(pid)):
-        folder = replicas.folder(pid, epoch)
-        head = folder.checkpoint()
-        if head is not None and 0 < size <= claimed_size(head) and folder.root(size) == root:
-            return
-    older = size > standing.size
-    raise TrustError(
-        "only an older log of this publisher is to be had" if older else "the log of this publisher is another one",
-        rule="floor", wanted=f"{size} {root.hex()}", got=f"{standing.size} {standing.root.hex()}",
-        hint="the head comes from the locator or the lock file; ask other sources with --peer URL",
-    )  # fmt: skip
-
-
-def check_pin(release: Release, reference: Reference) -> None:
-    """Raise `TrustError` when `reference` pins another manifest than the release has."""
-    if reference.manifest_sha256 not in (None, release.manifest_sha256):
-        raise TrustError(
-            f"{reference} is another release than the locator pins", rule="pin",
-            wanted=reference.manifest_sha256, got=release.manifest_sha256,
-        )  # fmt: skip
-
-
-def open_manifest(store: LocalStore, release: Release) -> Manifest:
-    """Return the verified manifest of a release in this store."""
-    block = store.block(release.manifest)
-    if block is None:
-        raise UnavailableError("the manifest is not in this store", rule="missing", wanted=release.manifest)
-    return release.open(block)

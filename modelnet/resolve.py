@@ -11,7 +11,8 @@ from dataclasses import replace
 from modelnet.core.names import Reference
 from modelnet.errors import UnavailableError
 from modelnet.fetching import Fetcher
-from modelnet.gate import Gate, Trusted, resolve_publisher
+from modelnet.gate import Gate, Trusted
+from modelnet.signed import resolve_publisher
 from modelnet.syncing import sync
 
 __all__ = ["resolve"]

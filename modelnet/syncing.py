@@ -31,8 +31,8 @@ from modelnet.core.note import SignedNote
 from modelnet.core.tiles import WIDTH, subtrees
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError
 from modelnet.fetching import Fetcher
-from modelnet.gate import check_floor
 from modelnet.replica import Replicas
+from modelnet.signed import check_floor
 from modelnet.stores.http import HttpSource, NotHereError
 from modelnet.stores.loghttp import MAX_PAGES, RemoteLog
 

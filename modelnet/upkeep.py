@@ -25,9 +25,9 @@ from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.core.unixfs import parse_node
 from modelnet.errors import MalformedError, ModelnetError
-from modelnet.gate import find_row, identify, open_manifest
 from modelnet.partial import unused
 from modelnet.progress import SILENT, Progress
+from modelnet.signed import find_row, identify, open_manifest
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, Index, ReleaseRow
 from modelnet.stores.local import ChunkReader, LocalStore, open_store

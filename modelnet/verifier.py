@@ -18,8 +18,9 @@ from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.paths import SKIPPED
 from modelnet.core.release import Release
 from modelnet.errors import IntegrityError, TrustError, UnavailableError, UsageError
-from modelnet.gate import Gate, Knowledge, Trusted, identify, open_manifest
+from modelnet.gate import Gate, Knowledge, Trusted
 from modelnet.progress import SILENT, Progress
+from modelnet.signed import identify, open_manifest
 from modelnet.stores.home import Home
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store

@@ -15,9 +15,10 @@ from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.errors import ModelnetError, TrustError, UnavailableError, UsageError
-from modelnet.gate import Gate, Knowledge, find_release, open_manifest
+from modelnet.gate import Gate, Knowledge
 from modelnet.gate import Trusted as Admitted
 from modelnet.policies import Policies, Terms
+from modelnet.signed import find_release, open_manifest
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store
 

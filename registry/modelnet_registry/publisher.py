@@ -36,10 +36,10 @@ from modelnet.core.tree import build_tree
 from modelnet.errors import MalformedError, UnavailableError, UsageError
 from modelnet.formats import onnx
 from modelnet.formats.layout import Span
-from modelnet.gate import find_release
 from modelnet.hashing import SMALL, FileSource, HashedFile, hash_file
 from modelnet.progress import SILENT, Progress
 from modelnet.replica import Replicas
+from modelnet.signed import find_release
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow
 from modelnet.stores.keyring import Keyring

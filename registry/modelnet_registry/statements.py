@@ -29,8 +29,8 @@ from modelnet.core.names import Reference, check_alias, parse_reference
 from modelnet.core.note import Checkpoint
 from modelnet.core.release import PAYLOAD_TYPE
 from modelnet.errors import TrustError, UnavailableError, UsageError
-from modelnet.gate import resolve_publisher
 from modelnet.replica import Replicas
+from modelnet.signed import resolve_publisher
 from modelnet.stores.keyring import Keyring
 from modelnet.stores.local import LocalStore, open_store
 from modelnet_registry.log.own import Appended, Own, Terms, own_keyring, own_log, own_pid

@@ -9,8 +9,8 @@ import pytest
 from modelnet import ModelnetError, TrustError, UsageError
 from modelnet.core.events import Attest, Digests, Vouch
 from modelnet.core.fold import PublisherState, apply_negative
-from modelnet.gate import open_manifest
 from modelnet.replica import Replicas
+from modelnet.signed import open_manifest
 from modelnet.stores.keyring import key_file, load_keyring, write_keyring
 from modelnet.stores.local import open_store
 from modelnet_registry.keyops import export_keys

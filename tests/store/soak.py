@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelnet import UnavailableError, fsck
-from modelnet.gate import Gate, identify, open_manifest
+from modelnet.gate import Gate
+from modelnet.signed import identify, open_manifest
 from modelnet.stores.local import ChunkReader, open_store
 from tests.store.stage import LIMIT_S, Machine, digests, kill, serving, throttled, write_random
 

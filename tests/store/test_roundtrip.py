@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from modelnet import IntegrityError, ModelnetError, Publication, Pulled, UnavailableError, UsageError, verify
-from modelnet.gate import find_release, open_manifest
 from modelnet.progress import SILENT, Progress
+from modelnet.signed import find_release, open_manifest
 from modelnet.stores.local import open_store
 from tests.realmodels import MODELS, TESTED, cache, need
 from tests.store.stage import Machine, digests, same_files, serving, write_random

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def list_releases(output: Output) -> None:
     """List the releases in this store."""
     from modelnet.errors import ModelnetError
-    from modelnet.gate import Gate, identify, open_manifest
+    from modelnet.gate import Gate
+    from modelnet.signed import identify, open_manifest
     from modelnet.stores.local import open_store
     from modelnet.stores.petnames import Petnames
 
@@ -61,7 +62,8 @@ def show(
     ] = None,
 ) -> None:
     """Show a release: its files, its lineage and where it stands."""
-    from modelnet.gate import Gate, find_row, identify, open_manifest
+    from modelnet.gate import Gate
+    from modelnet.signed import find_row, identify, open_manifest
     from modelnet.stores.local import open_store
 
     store = open_store()

@@ -130,7 +130,7 @@ def new_delegate(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Make a key that a publisher may delegate a prefix to; prints its public half."""
-    from modelnet.gate import resolve_publisher
+    from modelnet.signed import resolve_publisher
     from modelnet.stores.local import open_store
     from modelnet_registry.keyops import make_delegate_key
 

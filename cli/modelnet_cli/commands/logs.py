@@ -26,7 +26,8 @@ def log(
     ] = False,
 ) -> None:
     """Show a publisher's log as it is known here: every entry, and why some count for nothing."""
-    from modelnet.gate import Gate, resolve_publisher
+    from modelnet.gate import Gate
+    from modelnet.signed import resolve_publisher
     from modelnet.stores.local import open_store
 
     gate = Gate.open(open_store())
@@ -146,8 +147,8 @@ def sync(
     """Bring publishers' logs up to date: new releases, revocations, evidence, from any peers or files."""
     from modelnet.errors import ModelnetError, UsageError
     from modelnet.fetching import Fetcher
-    from modelnet.gate import resolve_publisher
     from modelnet.replica import Replicas
+    from modelnet.signed import resolve_publisher
     from modelnet.stores.http import HttpSource
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import known_peers
@@ -217,7 +218,8 @@ def _take(replicas: Any, path: Path) -> dict[str, Any]:
 def audit(output: Output, publisher: Who, peer: Peers = None) -> None:
     """Check a log from its files: every entry, its root, its signed head, evidence, and what peers show of it."""
     from modelnet.errors import IntegrityError, TrustError
-    from modelnet.gate import Gate, resolve_publisher
+    from modelnet.gate import Gate
+    from modelnet.signed import resolve_publisher
     from modelnet.stores.home import Home
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import known_peers

@@ -53,7 +53,7 @@ def node(
     ] = None,
 ) -> None:
     """Serve the releases in this store to peers, Kubo and browsers, and gossip with peers, until interrupted."""
-    from modelnet.gate import resolve_publisher
+    from modelnet.signed import resolve_publisher
     from modelnet.stores.home import Home
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import add_peers

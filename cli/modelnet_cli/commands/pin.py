@@ -44,8 +44,8 @@ def add(
     origin: ORIGIN = None,
 ) -> None:
     """Pin a release: push it into a Kubo, or ask services and clusters to fetch it; returns when the pins stand."""
-    from modelnet.gate import find_release
     from modelnet.ipfs.fleet import pin_name
+    from modelnet.signed import find_release
     from modelnet.stores.local import open_store
 
     targets = parse_targets(target or ["kubo"])
@@ -133,7 +133,7 @@ def _root(store: LocalStore, ref: str) -> Cid:
     """Return the manifest that `ref` means: a release that is here, or the CID itself of one that is here no more."""
     from modelnet.core.cid import Cid
     from modelnet.errors import MalformedError
-    from modelnet.gate import find_release
+    from modelnet.signed import find_release
 
     try:
         return Cid.parse(ref)

@@ -72,8 +72,8 @@ def revoke(
 def _unpin(ref: str) -> list[str]:
     """Take the release off the targets that hold it for us; return those that let go of it."""
     from modelnet.errors import ModelnetError
-    from modelnet.gate import find_row
     from modelnet.ipfs.fleet import recorded, unpin_release
+    from modelnet.signed import find_row
     from modelnet.stores.local import open_store
 
     store = open_store()

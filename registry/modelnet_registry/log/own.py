@@ -22,10 +22,10 @@ from modelnet.core.fold import PublisherState
 from modelnet.core.keys import SigningKey
 from modelnet.core.note import Checkpoint
 from modelnet.errors import ModelnetError, UsageError
-from modelnet.gate import resolve_publisher
 from modelnet.partial import disk_errors
 from modelnet.policies import load_witnesses
 from modelnet.replica import Replicas
+from modelnet.signed import resolve_publisher
 from modelnet.stores.home import Home
 from modelnet.stores.keyring import (
     Keyring,
