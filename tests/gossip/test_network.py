@@ -59,6 +59,7 @@ def swarm(acme: Path, logs: list[Log]) -> Iterator[Swarm]:
     with Swarm(acme.parent, COUNT, follow=follow, interval=INTERVAL) as swarm:
         for number, log in enumerate(logs):
             swarm[5 * number + 3].know(log)
+        eventually(lambda: all(store.size(log.pid) == 4 for store in swarm for log in logs), START_S)
         yield swarm
 
 
