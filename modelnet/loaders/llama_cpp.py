@@ -35,7 +35,15 @@ def server(
     params = library.CommonParams() if params is None else params
     with hold(name, (".gguf",), level=level, policy=policy, home=home) as held:
         params.model.path = held.path
-        return held.keep(library.Server(params))
+        return held.keep(carrying(library.Server)(params))
+
+
+def carrying(server: Any) -> Any:
+    """Return a subclass whose objects can carry what they hold: the library's own, compiled, take no attributes.
+
+    Without it the memory of every model that a process ever served would be kept. What is no class is returned as is.
+    """
+    return type("Server", (server,), {}) if isinstance(server, type) else server
 
 
 def Llama(  # noqa: N802  (the class's own name)

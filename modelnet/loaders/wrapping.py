@@ -14,6 +14,7 @@ from typing import Any
 from modelnet.loaders import _hub
 from modelnet.loaders._files import hold
 from modelnet.loaders._trusted import PREFIX, find_path, unsigned
+from modelnet.loaders.llama_cpp import carrying
 from modelnet.loading import VerifiedModel, is_verified
 
 __all__ = ["Chooser"]
@@ -162,7 +163,7 @@ def llama_server(original: Any, chooser: Chooser) -> Callable[..., Any]:
         with hold(path, (".gguf",), home=chooser.home) as held:
             params.model.path = held.path
             try:
-                return held.keep(original(params, *args, **options))
+                return held.keep(carrying(original)(params, *args, **options))
             finally:
                 params.model.path = path
 

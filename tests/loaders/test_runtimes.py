@@ -7,6 +7,8 @@ a write in place gets through; a test says so, as the documentation does.
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ import xllamacpp
 from onnx import TensorProto, helper, numpy_helper
 
 import modelnet
+from modelnet import loaders
 from modelnet.errors import IntegrityError, TrustError
 from modelnet.loaders import Level, gguf, litert, llama_cpp, onnxruntime
 from modelnet.loaders import safetensors as ours
@@ -312,7 +315,7 @@ def test_a_held_model_works_in_the_library_of_its_format(shelf: Shelf) -> None:
 def _generate(server: Any) -> str:
     answer: list[dict[str, Any]] = []
     server.handle_completions(
-        {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0.0}, answer.append
+        {"prompt": "The capital of France is", "max_tokens": 5, "temperature": 0.0}, answer.append
     )
     return str(answer[-1]["choices"][0]["text"])
 
@@ -321,7 +324,7 @@ def _params() -> Any:
     params = xllamacpp.CommonParams()
     params.n_ctx = 256
     params.warmup = False
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = 1  # threads that spin for each other stand still on a busy machine
     params.n_parallel = 1
     return params
 
@@ -348,6 +351,20 @@ def test_smollm2_generates_text_through_xllamacpp(shelf: Shelf, tmp_path: Path) 
     with during(xllamacpp, "Server", lambda: ATTACKS["rename swap"](file, b"evil")):
         assert _generate(llama_cpp.server(ref, _params(), level="held")) == expected
     shutil.copyfile(source, file)
+    loaders.install()
+    try:
+        params = _params()
+        params.model.path = f"modelnet:{ref}"
+        server = xllamacpp.Server(params)
+    finally:
+        loaders.uninstall()
+    assert _generate(server) == expected
+    handle = server._modelnet_held.file("model.gguf").handle
+    os.fstat(handle)
+    del server
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
     flip(file, 50_000_000)
     with pytest.raises(IntegrityError, match="tensor 'blk"):
         llama_cpp.server(ref, _params())
@@ -385,9 +402,6 @@ def test_split_gguf_is_held_side_by_side(shelf: Shelf, tmp_path: Path) -> None:
 
 def test_a_reader_keeps_what_it_may_open_again(shelf: Shelf, tmp_path: Path) -> None:
     """The descriptor behind a library's path stays that file while the library's object lives, and not longer."""
-    import gc
-    import os
-
     _write_gguf(tmp_path / "tiny.gguf")
     reader = gguf.reader(shelf.publish("tiny", tmp_path / "tiny.gguf"))
     held = reader._modelnet_held.file("tiny.gguf")
