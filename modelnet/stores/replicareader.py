@@ -213,7 +213,10 @@ def damaged(known: Known | None, path: Path) -> UnavailableError:
 
 def unknown(pid: str) -> UnavailableError:
     """Return the error of asking about a publisher that was never heard of."""
-    return UnavailableError("this publisher is not known here yet", rule="missing", wanted=pid[:80])
+    return UnavailableError(
+        "this publisher is not known here yet", rule="missing", wanted=pid[:80],
+        hint="ask a node that knows it: `modelnet sync ID --peer URL`, or pull one of its releases",
+    )  # fmt: skip
 
 
 def origin_in(evidence: bytes) -> str | None:
