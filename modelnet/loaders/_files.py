@@ -16,7 +16,7 @@ from modelnet.errors import MalformedError, UsageError
 from modelnet.gate import Knowledge
 from modelnet.loaders._trusted import PREFIX, Trusted, find_path, parse_target, trust, unsigned
 from modelnet.loaders.levels import Level
-from modelnet.loaders.reading import VerifiedReader, new_pool
+from modelnet.loaders.reading import VerifiedReader, memory_of, new_pool
 from modelnet.loaders.securing import open_signed
 from modelnet.loading import VerifiedModel, as_level
 from modelnet.policies import Policies, Terms
@@ -149,7 +149,7 @@ def read_whole(trusted: Trusted, entries: Sequence[FileEntry]) -> dict[str, memo
         for entry, tree in trees:
             reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
             try:
-                view = memoryview(bytearray(entry.size))
+                view = memoryview(memory_of(entry.size))
                 reader.read_into(0, view, pool)
             finally:
                 reader.close()

@@ -11,6 +11,7 @@ while or after cannot change what the caller got. Nothing is read twice but the 
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -23,7 +24,7 @@ from modelnet.core.filetree import FileTree
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError
 from modelnet.formats import read_layout
 
-__all__ = ["POOLED", "VerifiedReader", "new_pool"]
+__all__ = ["POOLED", "VerifiedReader", "memory_of", "new_pool"]
 
 GROUP = 1024 * 1024  # bytes read by one call, so that they are hashed while the processor's cache has them
 TASK = 8 * 1024 * 1024  # bytes of one task for a thread
@@ -231,6 +232,13 @@ class _Unverified:
 
     def read(self, offset: int, length: int) -> bytes:
         return self.reader.read_unverified(offset, length)
+
+
+def memory_of(size: int) -> mmap.mmap | bytearray:
+    """Return memory of our own for `size` bytes; large memory is not touched here but by the threads that fill it."""
+    if size < POOLED or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return bytearray(size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def new_pool() -> ThreadPoolExecutor:

@@ -30,7 +30,7 @@ from modelnet.loaders._files import Opened, open_entry, open_file
 from modelnet.loaders._library import need
 from modelnet.loaders._trusted import Trusted
 from modelnet.loaders.levels import Level
-from modelnet.loaders.reading import POOLED, VerifiedReader, new_pool
+from modelnet.loaders.reading import POOLED, VerifiedReader, memory_of, new_pool
 from modelnet.policies import Policies
 
 __all__ = ["load_file", "safe_open", "tensors"]
@@ -156,7 +156,7 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
     def get_tensor(self, name: str) -> Any:
         """Return one tensor; only the chunks that it lies in are read."""
         span = self._span(name)
-        buffer = bytearray(span.end - span.start)
+        buffer = memory_of(span.end - span.start)
         with _pool_for(span.end - span.start) as pool:
             self._reader.read_into(span.start, memoryview(buffer), pool)
         return self._make(buffer, 0, span)
@@ -164,7 +164,7 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
     def get_tensors(self) -> dict[str, Any]:
         """Return all tensors; they share one buffer that is filled in one pass over the file."""
         size = self._reader.size - self._data
-        buffer = bytearray(size)
+        buffer = memory_of(size)
         with _pool_for(size) as pool:
             self._reader.read_into(self._data, memoryview(buffer), pool)
         return {name: self._make(buffer, span.start - self._data, span) for name, span in self._spans.items()}
@@ -217,7 +217,7 @@ class Slice:
         return self._read(self._span)
 
     def _read(self, span: Span) -> Any:
-        buffer = bytearray(span.end - span.start)
+        buffer = memory_of(span.end - span.start)
         with _pool_for(span.end - span.start) as pool:
             self._reader.read_into(span.start, memoryview(buffer), pool)
         return self._make(buffer, 0, span)
