@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import time
@@ -34,6 +33,7 @@ from modelnet_registry.witness import Submission, Witness, WitnessKey
 from tests.core.logs import Log, following, role
 from tests.go import HERE, build_program
 from tests.loghosts import forked, grown, hosts
+from tests.ports import free_ports
 from tests.registry.log.stage import Desk, size_of
 from tests.registry.stock import Stock
 
@@ -101,9 +101,7 @@ def litewitness(folder: Path, logs: Sequence[NoteKey]) -> Iterator[LiteWitness]:
             database.execute("INSERT INTO log VALUES (?, 0, ?)", (one.name, empty))
         database.executemany("INSERT INTO key VALUES (?, ?)", [(one.name, one.vkey) for one in logs])
     database.close()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with agent(folder) as (path, public):
         blob = base64.b64decode(public.read_text().split()[1])
         fingerprint = "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")

@@ -16,7 +16,8 @@ from modelnet_registry.gossip.messages import MAX_BATCH, Negative, Rumour, encod
 from tests.core.logs import Log, digests, key
 from tests.gossip.hostile import hostiles
 from tests.gossip.nodes import eventually, running
-from tests.gossip.processes import Swarm, free_ports
+from tests.gossip.processes import Swarm
+from tests.ports import free_ports
 
 VICTIM = digests("llama", "1.1")
 

@@ -15,7 +15,8 @@ import modelnet
 from modelnet.core.entries import sign_event
 from tests.core.logs import Log, digests, key
 from tests.gossip.nodes import eventually
-from tests.gossip.processes import Swarm, free_ports, namespaces
+from tests.gossip.processes import Swarm, namespaces
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.xdist_group("swarm")  # twenty processes, once
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from modelnet import UnavailableError, fsck
 from modelnet.gate import Gate
 from modelnet.signed import identify, open_manifest
 from modelnet.stores.local import ChunkReader, open_store
+from tests.ports import free_ports
 from tests.store.stage import LIMIT_S, Machine, digests, kill, serving, throttled, write_random
 
 __all__ = ["MODEL", "Toll", "check", "kill_nodes", "kill_publishers", "kill_pullers", "seedable"]
@@ -147,8 +147,8 @@ def kill_nodes(folder: Path, kills: int, seed: int) -> Toll:
     wanted = digests(source)
     alice = Machine(folder / "alice").with_publisher()
     locator = alice.publish(source).locator
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    (port,) = free_ports(1)
+    listen = f"127.0.0.1:{port}"
     with throttled(f"http://{listen}", RATE) as slow:
         while toll.kills < kills:
             toll.cycles += 1
