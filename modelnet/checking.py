@@ -101,10 +101,17 @@ def _check(handle: int, tree: FileTree, runs: Sequence[range], advance: Advance)
 
 
 def verify_file(
-    path: Path, tree: FileTree, pool: ThreadPoolExecutor, advance: Advance = lambda _: None, *, shown: str | None = None
-) -> None:
-    """Raise unless the file at `path` is byte for byte what was signed.
+    path: Path,
+    tree: FileTree,
+    pool: ThreadPoolExecutor,
+    advance: Advance = lambda _: None,
+    *,
+    shown: str | None = None,
+    holes: bool = False,
+) -> int:
+    """Raise unless the file at `path` is byte for byte what was signed; return how many of its bytes are there.
 
+    With `holes`, for a file that was pulled in part, chunks may be missing: nothing but zeros lies where they belong.
     `IntegrityError` says the first wrong offset, what was wanted and found; `UnavailableError` that it cannot be read.
     """
     name = shown or str(path)
@@ -123,10 +130,13 @@ def verify_file(
         if not stat.S_ISREG(status.st_mode):
             raise IntegrityError("not a regular file any more", rule="file-type", path=name)
         size = status.st_size
-        right = check_chunks(handle, tree, range(len(tree)), pool, advance)
-        if len(right) != len(tree):
-            wrong = next(index for index, found in enumerate([*right, -1]) if index != found)
-            _refuse(handle, tree, wrong, name)
+        expected: Sequence[int] = [*data_chunks(handle, tree)] if holes and tree.entry.size else range(len(tree))
+        right = check_chunks(handle, tree, expected, pool, advance)
+        if len(right) != len(expected):
+            good = set(right)
+            for index in expected:
+                if index not in good and not (holes and _is_hole(handle, tree, index)):
+                    _refuse(handle, tree, index, name)
         if size != tree.entry.size:
             raise IntegrityError(
                 "the file has bytes that were not signed", rule="size", path=name,
@@ -136,6 +146,13 @@ def verify_file(
         raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=name) from error
     finally:
         os.close(handle)
+    return tree.entry.size if len(right) == len(tree) else sum(map(tree.size_of, right))
+
+
+def _is_hole(handle: int, tree: FileTree, index: int) -> bool:
+    """Tell whether nothing was written where a chunk belongs: a file system without holes keeps zeros there."""
+    content = os.pread(handle, tree.size_of(index), tree.offsets[index])
+    return len(content) == tree.size_of(index) and not content.strip(b"\0")
 
 
 def _refuse(handle: int, tree: FileTree, index: int, name: str) -> None:

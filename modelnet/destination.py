@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from modelnet.progress import Progress
 from modelnet.stores.index import ReleaseRow
 from modelnet.wording import size_text
 
-__all__ = ["check_empty", "check_space", "complete", "whole"]
+__all__ = ["check_empty", "check_space", "complete", "holds"]
 
 SPARE = 16 * 1024 * 1024  # bytes left free on the disk beside the model
 
@@ -31,8 +32,8 @@ def complete(row: ReleaseRow, manifest: Manifest) -> bool:
         return False
 
 
-def whole(path: Path, tree: FileTree, pool: ThreadPoolExecutor, progress: Progress) -> bool:
-    """Tell whether the file at `path` is byte for byte what was signed."""
+def holds(path: Path, tree: FileTree, chunks: Sequence[int], pool: ThreadPoolExecutor, progress: Progress) -> bool:
+    """Tell whether the file at `path` has the signed size, and in those `chunks` the signed bytes."""
     try:
         handle = open_file(path)
     except OSError:
@@ -40,8 +41,8 @@ def whole(path: Path, tree: FileTree, pool: ThreadPoolExecutor, progress: Progre
     try:
         if os.fstat(handle).st_size != tree.entry.size:
             return False
-        right = check_chunks(handle, tree, range(len(tree)), pool, lambda count: progress.advance("disk", count))
-        return len(right) == len(tree)
+        right = check_chunks(handle, tree, chunks, pool, lambda count: progress.advance("disk", count))
+        return len(right) == len(chunks)
     except OSError:
         return False
     finally:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from modelnet.core.cid import Cid
+from modelnet.core.cid import RAW, Cid
 from modelnet.core.transfer import SLOTS_MOST, Lease, State, Transfer
 from modelnet.core.unixfs import MAX_BLOCK
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError
@@ -89,6 +90,7 @@ class Fetcher:
             source.url: SourceReport(source.url, 0, State.OK.value) for source in sources
         }
         self._lies: dict[str, ModelnetError] = {}
+        self._singles: Counter[str] = Counter()  # bytes of chunks that came one by one
         self._over = False
         self._watcher = _Watcher()
         self._lock = threading.Lock()
@@ -124,12 +126,6 @@ class Fetcher:
             with self._lock:
                 self._connections.append(mine[source.url])
         return mine[source.url]
-
-    def each(self, ask: Callable[[Connection], T]) -> Iterator[T]:
-        """Yield what each source answers to `ask`; those that lie are accused, those that fail passed over."""
-        for source in self.usable():
-            if (answer := self.ask(source, ask)) is not None:
-                yield answer
 
     def ask(self, source: HttpSource, ask: Callable[[Connection], T]) -> T | None:
         """Return what one source answers to `ask`; None when it lied, for which it is accused, or does not answer."""
@@ -167,8 +163,11 @@ class Fetcher:
                 error.path, error.wanted = path, error.wanted or cid
                 raise
 
-        for content in self.each(ask):
-            return content
+        for source in self.usable():
+            if (content := self.ask(source, ask)) is not None:
+                with self._lock:
+                    self._singles[source.url] += len(content) if cid.codec == RAW else 0
+                return content
         raise self.unavailable(f"{what} is not to be had", wanted=cid)
 
     def blocks(self, paths: Mapping[Cid, str], what: str) -> dict[Cid, bytes]:
@@ -217,6 +216,10 @@ class Fetcher:
                 self.reports[name] = SourceReport(name, source.bytes, state.value, reason)
         if not transfer.done:
             raise self.unavailable("some chunks are not to be had", wanted=f"{transfer.left} more bytes")
+
+    def summary(self) -> tuple[SourceReport, ...]:
+        """Return what became of each source, with the chunks that came one by one among its bytes."""
+        return tuple(replace(report, bytes=report.bytes + self._singles[name]) for name, report in self.reports.items())
 
 
 class _Run:

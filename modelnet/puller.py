@@ -9,44 +9,42 @@ finds the files where they belong.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelnet.checking import CORES, check_chunks, open_file
-from modelnet.core.cid import RAW, Cid
-from modelnet.core.filetree import MAX_DEPTH, FileTree, inner_nodes, parse_file_node
+from modelnet.core.cid import BLAKE3, RAW, Cid
+from modelnet.core.filetree import FileTree
 from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
 from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
-from modelnet.core.tree import build_tree, file_child
-from modelnet.core.unixfs import Child, Node
-from modelnet.destination import check_empty, check_space, complete
-from modelnet.destination import whole as is_whole
-from modelnet.errors import IntegrityError, MalformedError, UsageError
+from modelnet.destination import check_empty, check_space, complete, holds
+from modelnet.errors import UsageError
 from modelnet.fetching import Fetcher, SourceReport
 from modelnet.gate import Gate, Knowledge, Trusted
 from modelnet.lockfile import Lock
 from modelnet.partial import Partial
 from modelnet.progress import SILENT, Progress
 from modelnet.resolve import resolve
+from modelnet.selection import select_files, select_tensors
 from modelnet.stores.home import Home
-from modelnet.stores.http import HttpSource
+from modelnet.stores.http import HttpSource, check_size
 from modelnet.stores.index import FileStat, ReleaseRow
 from modelnet.stores.local import ChunkReader, open_store
+from modelnet.unfolding import unfold
 from modelnet.wording import printable, size_text
 
 __all__ = ["Plan", "Pulled", "pull"]
 
 SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
 SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
-MAX_CHUNKS = 1 << 22  # of one pull, at 40 bytes of memory each: 4 TiB in chunks of 1 MiB
-MAX_NODES = 1 << 18  # above them: one for each tensor and file, or for 1,024 chunks
+HELD_MOST = 64 * 1024 * 1024  # bytes of headers that are kept until they are written; more is read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,7 @@ def pull(
     peers: Sequence[str] = (),
     to: str | os.PathLike[str] | None = None,
     only: Sequence[str] = (),
+    tensors: Sequence[str] = (),
     dry_run: bool = False,
     lock: str | os.PathLike[str] | None = None,
     update: bool = False,
@@ -101,7 +100,9 @@ def pull(
 
     `reference` is a locator or `publisher/name[@version]`. `peers` are addresses of nodes or trustless gateways; the
     chunks of one file come from all of them at once. Files go to `to`, else into the store. `only` keeps files that
-    match one of its globs. Chunks that are in any file known here are reused. `dry_run` stops after the plan.
+    match one of its globs, `tensors` those tensors (with the headers that say where they are): such a file has its full
+    size and holes where the rest belongs. Chunks that are in any file known here are reused. `dry_run` stops after the
+    plan.
 
     `lock` is a lock file: a name in it means what it is locked to, and one that is not gets locked; `update` moves it.
     `accept_stale`, `offline_pinned` and `strict` are those of `modelnet.policies`, for this one pull.
@@ -118,7 +119,9 @@ def pull(
     gate = Gate.open(store, accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict)
     fetcher = Fetcher(sources, progress)
     try:
-        pulled = _Pull(gate, fetcher, progress).run(resolve(gate, fetcher, wanted), to=to, only=only, dry_run=dry_run)
+        pulled = _Pull(gate, fetcher, progress).run(
+            resolve(gate, fetcher, wanted), to=to, only=only, tensors=tensors, dry_run=dry_run
+        )
     finally:
         fetcher.close()
     if locked is not None and not dry_run:
@@ -130,7 +133,6 @@ def pull(
 class _Work:
     """What a pull has to do, by file and chunk."""
 
-    trees: list[FileTree]
     fetch: list[list[int]]
     reuse: list[list[int]]
     copies: dict[bytes, list[tuple[int, int]]]
@@ -144,35 +146,39 @@ class _Pull:
         self.fetcher = fetcher
         self.progress = progress
         self.blocks: dict[Cid, bytes] = {}  # the manifest and DAG nodes of the release
+        self.trees: list[FileTree] = []  # the files that are asked for …
+        self.wanted: list[Sequence[int]] = []  # … and the chunks of each, in order: all, unless tensors are asked for
+        self.held: OrderedDict[bytes, bytes] = OrderedDict()  # chunks that came before the plan, by digest
 
-    def run(self, trusted: Trusted, *, to: str | os.PathLike[str] | None, only: Sequence[str], dry_run: bool) -> Pulled:
+    def run(
+        self, trusted: Trusted, *, to: str | os.PathLike[str] | None, only: Sequence[str], tensors: Sequence[str],
+        dry_run: bool,
+    ) -> Pulled:  # fmt: skip
         release = trusted.release
         for warning in trusted.warnings:
             self.progress.note(printable(warning))
         manifest = self._manifest(release)
         self.gate.check_files(trusted, manifest)
-        entries = _select(manifest, only)
-        whole = len(entries) == len(manifest.files)
         destination, ours = self._destination(release, to)
-        trees = self._trees(manifest, entries, whole=whole)
-        partial = Partial(self._partial_root(release, destination), trees, self.store.index)
+        self._choose(manifest, only, tensors)
+        entries = tuple(tree.entry for tree in self.trees)
+        partial = Partial(self._partial_root(release, destination), self.trees, self.store.index)
         with ThreadPoolExecutor(CORES) as pool:
-            if self._intact(trees, destination, pool):
+            if self._intact(destination, pool):
                 if not dry_run:
-                    self._index(trees, destination)
+                    self._index(destination)
                     self._record(release, manifest, destination)
                     self._tidy(release, partial)
-                size = sum(tree.entry.size for tree in trees)
-                plan = Plan(size, size, 0, 0)
-                return Pulled(trusted, manifest, tuple(entries), destination, plan, self._reports())
+                plan = Plan(self._total, self._total, 0, 0)
+                return Pulled(trusted, manifest, entries, destination, plan, self.fetcher.summary())
             if not ours and to is None:
                 destination = self.store.home.release(release.pid, release.name, release.version)
-                partial = Partial(self.store.home.partial(release.manifest), trees, self.store.index)
+                partial = Partial(self.store.home.partial(release.manifest), self.trees, self.store.index)
             elif not ours:
                 check_empty(destination, partial.root)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
-                return Pulled(trusted, manifest, tuple(entries), destination, work.plan, self._reports())
+                return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary())
             self.store.index.keep_reserve()
             partial.open()
             try:
@@ -191,10 +197,43 @@ class _Pull:
             finally:
                 partial.close()
         partial.discard()
-        return Pulled(trusted, manifest, tuple(entries), destination, work.plan, self._reports())
+        return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary())
 
-    def _reports(self) -> tuple[SourceReport, ...]:
-        return tuple(self.fetcher.reports.values())
+    @property
+    def _total(self) -> int:
+        """Bytes that are asked for."""
+        return sum(_size(tree, chunks) for tree, chunks in zip(self.trees, self.wanted, strict=True))
+
+    def _choose(self, manifest: Manifest, only: Sequence[str], tensors: Sequence[str]) -> None:
+        """Set which files are pulled, and which chunks of them."""
+        unfolded = unfold(self.store, self.fetcher, manifest, select_files(manifest, only))
+        self.blocks |= unfolded.blocks
+        self.trees = unfolded.trees
+        self.wanted = [range(len(tree)) for tree in self.trees]
+        if tensors:
+            chosen = select_tensors(self.trees, tensors, self._chunks)
+            pairs = [(tree, chunks) for tree, chunks in zip(self.trees, chosen, strict=True) if chunks != set()]
+            self.trees = [tree for tree, _ in pairs]
+            self.wanted = [range(len(tree)) if chunks is None else sorted(chunks) for tree, chunks in pairs]
+
+    def _chunks(self, tree: FileTree, indexes: Sequence[int]) -> dict[int, bytes]:
+        """Return verified chunks of a file, from here or from a source; they are kept for a while."""
+        digests = {index: tree.digest_of(index) for index in indexes}
+        found = {index: self.held[digest] for index, digest in digests.items() if digest in self.held}
+        with ChunkReader(self.store) as reader:
+            for index in digests.keys() - found.keys():
+                if (content := reader.read(digests[index], tree.size_of(index))) is not None:
+                    found[index] = content
+        absent = {index: Cid(RAW, BLAKE3, digests[index]) for index in digests.keys() - found.keys()}
+        if not absent:
+            return found
+        fetched = self.fetcher.blocks(dict.fromkeys(absent.values(), tree.entry.path), "a chunk of the header")
+        for index, cid in absent.items():
+            check_size(tree, index, len(fetched[cid]))
+            found[index] = self.held[cid.digest] = fetched[cid]
+        while sum(map(len, self.held.values())) > HELD_MOST:
+            self.held.popitem(last=False)
+        return found
 
     def _manifest(self, release: Release) -> Manifest:
         block = self.store.block(release.manifest)
@@ -241,73 +280,28 @@ class _Pull:
         # A folder that is there may be the root of a disk or where a shell stands: it is filled, not replaced.
         return destination / mark if destination.is_dir() and not beside.exists() else beside
 
-    def _trees(self, manifest: Manifest, entries: Sequence[FileEntry], *, whole: bool) -> list[FileTree]:
-        """Return the chunk list of each file, fetching the DAG nodes that are not here, level by level."""
-        nodes: dict[Cid, Node] = {}
-        lengths: dict[Cid, int] = {}
-        paths = {entry.cid: entry.path for entry in entries}
-        level = list(dict.fromkeys(entry.cid for entry in entries if entry.cid.codec != RAW))
-        depth = 0
-        while level:
-            depth += 1
-            if depth > MAX_DEPTH or len(nodes) + len(level) > MAX_NODES:
-                raise MalformedError(
-                    "a file's DAG is too deep or has too many nodes", rule="unixfs", path=paths[level[0]],
-                    wanted=f"at most {MAX_DEPTH} levels and {MAX_NODES} nodes",
-                )  # fmt: skip
-            blocks = {cid: block for cid in level if (block := self.store.block(cid)) is not None}
-            if absent := [cid for cid in level if cid not in blocks]:
-                names = {cid: paths.get(cid, "a file of the release") for cid in absent}
-                fetched = self.fetcher.blocks(names, "a DAG node")
-                self.store.index.add_blocks(fetched.items())
-                blocks |= fetched
-            self.blocks |= blocks
-            following: dict[Cid, None] = {}
-            for cid in level:
-                nodes[cid] = parse_file_node(cid, blocks[cid], paths.get(cid, "a file of the release"))
-                lengths[cid] = len(blocks[cid])
-                for inner in inner_nodes(nodes[cid]):
-                    paths.setdefault(inner, paths[cid])
-                    if inner not in nodes:
-                        following[inner] = None
-            level = list(following)
-        _check_count(entries, nodes)
-        if whole:
-            self._check_tree(manifest, {cid: (node, lengths[cid]) for cid, node in nodes.items()})
-        return [FileTree(entry, nodes) for entry in entries]
-
-    def _check_tree(self, manifest: Manifest, nodes: dict[Cid, tuple[Node, int]]) -> None:
-        """Raise unless the tree of the manifest holds exactly its files; keep the directory nodes for others."""
-        blocks: list[tuple[Cid, bytes]] = []
-        children: list[tuple[str, Child]] = [
-            (entry.path, file_child(entry.cid, entry.size, nodes)) for entry in manifest.files
-        ]
-        tree = build_tree(children, lambda cid, block: blocks.append((cid, block)))
-        if tree.cid != manifest.tree:
-            raise IntegrityError(
-                "the manifest's tree holds other files than it lists", rule="tree", wanted=manifest.tree, got=tree.cid
-            )
-        self.blocks |= dict(blocks)
-
-    def _intact(self, trees: Sequence[FileTree], folder: Path, pool: ThreadPoolExecutor) -> bool:
-        """Tell whether the files of `trees` lie whole in `folder`."""
-        if not all((folder / tree.entry.path).is_file() for tree in trees):
+    def _intact(self, folder: Path, pool: ThreadPoolExecutor) -> bool:
+        """Tell whether all that is asked for lies in `folder`."""
+        if not all((folder / tree.entry.path).is_file() for tree in self.trees):
             return False
-        self.progress.begin("verifying", sum(tree.entry.size for tree in trees))
+        self.progress.begin("verifying", self._total)
         try:
-            return all(is_whole(folder / tree.entry.path, tree, pool, self.progress) for tree in trees)
+            return all(
+                holds(folder / tree.entry.path, tree, chunks, pool, self.progress)
+                for tree, chunks in zip(self.trees, self.wanted, strict=True)
+            )
         finally:
             self.progress.end()
 
     def _plan(self, release: Release, partial: Partial, folder: Path, pool: ThreadPoolExecutor) -> _Work:
         """Find out what is on disk, what other files hold, and what must be fetched."""
-        trees = list(partial.trees)
+        trees = self.trees
         present = [set(partial.survey(file, pool)) for file in range(len(trees))]
-        self._adopt(trees, present, folder, pool)
+        self._adopt(present, folder, pool)
         places: dict[bytes, tuple[int, int]] = {}
         copies: dict[bytes, list[tuple[int, int]]] = {}
         for file, tree in enumerate(trees):
-            for index in range(len(tree)):
+            for index in self.wanted[file]:
                 if index in present[file]:
                     continue
                 digest = tree.digest_of(index)
@@ -319,19 +313,26 @@ class _Pull:
         fetch: list[list[int]] = [[] for _ in trees]
         reuse: list[list[int]] = [[] for _ in trees]
         for digest, (file, index) in places.items():
-            (reuse if digest in known else fetch)[file].append(index)
-        total = sum(tree.entry.size for tree in trees)
-        here = sum(trees[file].size_of(index) for file, chunks in enumerate(present) for index in chunks)
-        missing = sum(trees[file].size_of(index) for file, chunks in enumerate(fetch) for index in chunks)
+            (reuse if digest in known or digest in self.held else fetch)[file].append(index)
+        total = self._total
+        here = sum(
+            _size(tree, chunks if len(wanted) == len(tree) else chunks.intersection(wanted))
+            for tree, chunks, wanted in zip(trees, present, self.wanted, strict=True)
+        )
+        missing = sum(_size(trees[file], chunks) for file, chunks in enumerate(fetch))
+        missing += sum(
+            len(content) for digest, content in self.held.items() if digest in places and digest not in known
+        )
         earlier = [row.version for row in self.store.index.releases(release.pid, release.name)]
         previous = next((version for version in reversed(earlier) if version != release.version), None)
-        return _Work(trees, fetch, reuse, copies, Plan(total, here, total - here - missing, missing, previous))
+        return _Work(fetch, reuse, copies, Plan(total, here, total - here - missing, missing, previous))
 
-    def _adopt(
-        self, trees: Sequence[FileTree], present: Sequence[set[int]], folder: Path, pool: ThreadPoolExecutor
-    ) -> None:
-        """Index what lies at the destination already: a pull that stopped after its rename, or one of fewer files."""
-        for file, tree in enumerate(trees):
+    def _adopt(self, present: Sequence[set[int]], folder: Path, pool: ThreadPoolExecutor) -> None:
+        """Index what lies at the destination already: of a pull that stopped after its rename, or of one of less.
+
+        What is right there is wanted too: the file that takes its place must not hold less.
+        """
+        for file, tree in enumerate(self.trees):
             if len(present[file]) == len(tree):
                 continue
             path = folder / tree.entry.path
@@ -347,18 +348,22 @@ class _Pull:
             finally:
                 os.close(handle)
             self._refer(tree, path, FileStat.of(status), right)
+            if len(self.wanted[file]) < len(tree):
+                self.wanted[file] = sorted({*self.wanted[file], *right})
 
-    def _index(self, trees: Sequence[FileTree], folder: Path) -> None:
-        """Refer to the chunks of files that are whole; the pull that brought them may have stopped before it did."""
+    def _index(self, folder: Path) -> None:
+        """Refer to the chunks that are there; the pull that brought them may have stopped before it did."""
         with self.store.index.transaction():
-            for tree in trees:
+            for tree, chunks in zip(self.trees, self.wanted, strict=True):
                 path = folder / tree.entry.path
                 status = FileStat.of(path.stat())
                 if self.store.index.file(str(path)) != status:
-                    self._refer(tree, path, status, range(len(tree)))
+                    self._refer(tree, path, status, chunks, fresh=len(chunks) == len(tree))
 
-    def _refer(self, tree: FileTree, path: Path, status: FileStat, chunks: Iterable[int]) -> None:
-        row = self.store.index.set_file(str(path), status, fresh=True)
+    def _refer(
+        self, tree: FileTree, path: Path, status: FileStat, chunks: Iterable[int], *, fresh: bool = True
+    ) -> None:
+        row = self.store.index.set_file(str(path), status, fresh=fresh)
         self.store.index.add_chunks(
             row, ((tree.digest_of(index), tree.offsets[index], tree.size_of(index)) for index in chunks)
         )
@@ -377,15 +382,16 @@ class _Pull:
 
     def _reuse(self, work: _Work, partial: Partial) -> None:
         """Copy chunks from files that are here; one that turns out to be damaged is fetched after all."""
-        total = sum(work.trees[file].size_of(index) for file, chunks in enumerate(work.reuse) for index in chunks)
+        total = sum(self.trees[file].size_of(index) for file, chunks in enumerate(work.reuse) for index in chunks)
         if total:
             self.progress.begin("reusing", total)
         lost = 0
         with ChunkReader(self.store) as reader:
             for file, chunks in enumerate(work.reuse):
-                tree = work.trees[file]
+                tree = self.trees[file]
                 for index in chunks:
-                    content = reader.read(tree.digest_of(index), tree.size_of(index))
+                    content = self.held.get(tree.digest_of(index))
+                    content = content or reader.read(tree.digest_of(index), tree.size_of(index))
                     if content is None:
                         work.fetch[file].append(index)
                         lost += tree.size_of(index) * (1 + len(work.copies.get(tree.digest_of(index), ())))
@@ -404,14 +410,14 @@ class _Pull:
             self.progress.note(f"files that held {size_text(lost)} have changed; that is fetched instead")
 
     def _fetch(self, work: _Work, partial: Partial) -> None:
-        for file, tree in enumerate(work.trees):
+        for file, tree in enumerate(self.trees):
             if tree.entry.size == 0:
                 partial.touch(file)
         # An empty file has one chunk of no bytes: it is there as soon as the file is.
         missing = [
-            [index for index in chunks if work.trees[file].size_of(index)] for file, chunks in enumerate(work.fetch)
+            [index for index in chunks if self.trees[file].size_of(index)] for file, chunks in enumerate(work.fetch)
         ]
-        transfer = Transfer(work.trees, missing)
+        transfer = Transfer(self.trees, missing)
         if transfer.done:
             return
         self.progress.begin("fetching", transfer.left)
@@ -437,7 +443,7 @@ class _Pull:
             and not moves
         ):
             return
-        whole = all((destination / entry.path).is_file() for entry in manifest.files)
+        whole = self._is_complete(manifest, destination)
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
         elsewhere = row is not None and row.manifest == release.manifest and row.path != destination
         if row is not None and elsewhere and (row.layout == "store" or not whole) and complete(row, manifest):
@@ -454,34 +460,18 @@ class _Pull:
                 )
             )  # fmt: skip
 
+    def _is_complete(self, manifest: Manifest, folder: Path) -> bool:
+        """Tell whether every file of the release is in `folder` with every chunk: this pull's, and what was before."""
+        brought = {
+            tree.entry.path for tree, chunks in zip(self.trees, self.wanted, strict=True) if len(chunks) == len(tree)
+        }
+        return all(
+            (folder / entry.path).is_file()
+            and (entry.path in brought or self.store.index.held(str(folder / entry.path)) == entry.size)
+            for entry in manifest.files
+        )
 
-def _select(manifest: Manifest, only: Sequence[str]) -> list[FileEntry]:
-    entries = [
-        entry for entry in manifest.files if not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only)
-    ]
-    if not entries:
-        raise UsageError(
-            "no file of the release matches", rule="only", got=", ".join(only),
-            hint="its files: " + ", ".join(entry.path for entry in manifest.files[:8]),
-        )  # fmt: skip
-    return entries
 
-
-def _check_count(entries: Sequence[FileEntry], nodes: Mapping[Cid, Node]) -> None:
-    """Raise before DAGs that name a child many times unfold into more chunks than memory holds."""
-    counts: dict[Cid, int] = {}
-
-    def count(cid: Cid, depth: int) -> int:
-        if cid.codec == RAW:
-            return 1
-        if cid not in counts:
-            # A node that `MAX_DEPTH` levels do not reach is refused when its file is unfolded.
-            links = nodes[cid].links if depth < MAX_DEPTH else ()
-            counts[cid] = sum(count(link.cid, depth + 1) for link in links)
-        return counts[cid]
-
-    total = 0
-    for entry in entries:
-        total += count(entry.cid, 0)
-        if total > MAX_CHUNKS:
-            raise MalformedError("too many chunks", rule="unixfs", path=entry.path, wanted=MAX_CHUNKS, got=total)
+def _size(tree: FileTree, chunks: Iterable[int]) -> int:
+    """Return how many bytes some chunks of a file have."""
+    return sum(map(tree.size_of, chunks))

@@ -281,12 +281,13 @@ def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor,
         if row.layout == "part" and not path.exists():
             continue
         try:
-            verify_file(path, tree, pool)
+            found = verify_file(path, tree, pool, holes=row.layout == "part")
         except ModelnetError as error:
             mended = repair and row.layout in ("store", "placed") and _mend(store, path, tree)
             yield Problem(error.rule or error.kind, str(path), error.message, repaired=mended, offset=error.offset)
         else:
-            yield from _check_served(store.index, path, tree, repair=repair)
+            if found == tree.entry.size:
+                yield from _check_served(store.index, path, tree, repair=repair)
 
 
 def _check_served(index: Index, path: Path, tree: FileTree, *, repair: bool) -> Iterator[Problem]:

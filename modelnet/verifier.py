@@ -33,12 +33,13 @@ FILES_AT_ONCE = 2  # the next file's chunk list is read while one is hashed
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Files that are what was signed; `path` is the folder that holds them."""
+    """Files that are what was signed; `path` is the folder that holds them, `size` the bytes that were checked."""
 
     trusted: Trusted
     manifest: Manifest
     files: tuple[FileEntry, ...]
     path: Path
+    size: int
 
     @property
     def release(self) -> Release:
@@ -51,9 +52,9 @@ class Verified:
         return self.trusted.knowledge
 
     @property
-    def size(self) -> int:
-        """Bytes that were checked."""
-        return sum(entry.size for entry in self.files)
+    def holes(self) -> int:
+        """Bytes of the files that are not here: a pull of some tensors left them out."""
+        return sum(entry.size for entry in self.files) - self.size
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -104,20 +105,22 @@ def verify(
     progress.begin("verifying", sum(entry.size for entry in chosen))
     advance = partial(progress.advance, "disk")
     with ThreadPoolExecutor(CORES) as chunks, ThreadPoolExecutor(FILES_AT_ONCE) as files:
-        jobs: deque[Future[None]] = deque()
+        jobs: deque[Future[int]] = deque()
+        check = partial(verify_file, holes=row.layout == "part" and row.path == base)
+        size = 0
         try:
             for entry in chosen:
                 tree = store.tree(entry)
-                jobs.append(files.submit(verify_file, base / entry.path, tree, chunks, advance, shown=entry.path))
+                jobs.append(files.submit(check, base / entry.path, tree, chunks, advance, shown=entry.path))
                 if len(jobs) > FILES_AT_ONCE:
-                    jobs.popleft().result()
+                    size += jobs.popleft().result()
             while jobs:  # in the order of the paths, so that the first difference is the one that is reported
-                jobs.popleft().result()
+                size += jobs.popleft().result()
         except BaseException:
             files.shutdown(cancel_futures=True)
             raise
     progress.end()
-    return Verified(trusted, manifest, tuple(chosen), base)
+    return Verified(trusted, manifest, tuple(chosen), base, size)
 
 
 def _present(store: LocalStore, manifest: Manifest, row: ReleaseRow, base: Path) -> list[FileEntry]:

@@ -44,8 +44,9 @@ def trust_file(
     suffixes: tuple[str, ...] = (),
     home: str | os.PathLike[str] | None = None,
     policy: Policies | None = None,
+    sparse: bool = False,
 ) -> tuple[Trusted, FileEntry]:
-    """Return the release and the entry of the file that `name` means.
+    """Return the release and the entry of the file that `name` means; with `sparse`, also one that is here in part.
 
     `name` is a reference with `#file`, a reference of a release with one file of `suffixes`, or a path inside the
     folder of a release. Raises `TrustError` (rule `unsigned`) for a path that belongs to none.
@@ -57,7 +58,8 @@ def trust_file(
             raise unsigned(text)
         return found[0], found[0].entry(found[1])
     target = parse_target(text)
-    trusted = trust(target.reference, home=home, policy=policy, only=[target.file] if target.file else [])
+    only = [target.file] if target.file else []
+    trusted = trust(target.reference, home=home, policy=policy, only=only, sparse=sparse)
     if target.file is not None:
         return trusted, trusted.entry(target.file)
     fitting = [entry for entry in trusted.manifest.files if entry.path.endswith(suffixes)]
@@ -75,16 +77,21 @@ def open_file(
     suffixes: tuple[str, ...] = (".safetensors",),
     home: str | os.PathLike[str] | None = None,
     policy: Policies | None = None,
+    sparse: bool = True,
 ) -> Opened:
-    """Open the file that `name` means for verified reading; the caller closes the reader."""
-    return open_entry(*trust_file(name, suffixes=suffixes, home=home, policy=policy))
+    """Open the file that `name` means for verified reading; the caller closes the reader.
+
+    Unless `sparse` is false, a file of which only some tensors are here is opened too; reading the others is refused.
+    """
+    return open_entry(*trust_file(name, suffixes=suffixes, home=home, policy=policy, sparse=sparse))
 
 
 def open_entry(trusted: Trusted, entry: FileEntry) -> Opened:
     """Open one file of a release that passed the gate."""
     tree = trusted.store.tree(entry)
     trusted.store.index.close()
-    reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
+    handle = open_signed(trusted.base, tree.entry)
+    reader = VerifiedReader(handle, tree, source=str(trusted.base), holes=trusted.layout == "part")
     return Opened(reader, trusted.manifest, trusted.terms, trusted.knowledge)
 
 

@@ -92,14 +92,16 @@ def trust(
     pull: bool = True,
     peers: Sequence[str] = (),
     only: Sequence[str] = (),
+    sparse: bool = False,
 ) -> Trusted:
     """Return the release that `reference` means, once the gate has let it through.
 
-    With `pull` what is not here is fetched, from `peers` or those that are known. Raises what gate and pull raise.
+    With `pull` what is not here is fetched, from `peers` or those that are known; `sparse` takes files of which only
+    some tensors are here as they are. Raises what gate and pull raise.
     """
     gate = _gate(home, policy)
     try:
-        return _resolved(gate, reference, only)
+        return _resolved(gate, reference, only, sparse=sparse)
     except ModelnetError as error:
         # Old knowledge is what a pull mends, beside files that are not here.
         if not pull or error.rule not in ("missing", "stale", "expired"):
@@ -112,7 +114,7 @@ def trust(
     if not sources and isinstance(refused, TrustError):
         raise refused
     bring(reference, peers=sources, only=only, home=gate.store.home)
-    return _resolved(gate, reference, only)
+    return _resolved(gate, reference, only, sparse=sparse)
 
 
 def find_path(
@@ -142,7 +144,12 @@ def _gate(home: str | os.PathLike[str] | None, policy: Policies | None) -> Gate:
     return gate
 
 
-def _resolved(gate: Gate, reference: str, only: Sequence[str]) -> Trusted:
+def _is_whole(gate: Gate, row: ReleaseRow, entry: FileEntry) -> bool:
+    """Tell whether a file of a partial pull has all its chunks; what the index says is hashed by whoever reads it."""
+    return gate.store.index.held(str(row.path / entry.path)) == entry.size
+
+
+def _resolved(gate: Gate, reference: str, only: Sequence[str], *, sparse: bool) -> Trusted:
     """Return the release if it is here; with `only`, also of a partial pull that has those files."""
     admitted = gate.resolve(reference)
     row = gate.row(admitted)
@@ -154,6 +161,8 @@ def _resolved(gate: Gate, reference: str, only: Sequence[str]) -> Trusted:
     ]
     if row.layout == "part" and not all((row.path / path).is_file() for path in wanted):
         raise UnavailableError("not all files of the release are here", rule="missing", hint="pull it first")
+    if row.layout == "part" and not sparse and not all(_is_whole(gate, row, trusted.entry(path)) for path in wanted):
+        raise UnavailableError("only some tensors of the release are here", rule="missing", hint="pull it whole")
     return trusted
 
 

@@ -36,10 +36,14 @@ KEPT = 4  # chunks kept for the many small reads of a header; at most 4 MiB
 class VerifiedReader:
     """Random access to one file's verified bytes; `close` it when done. Threads may share it."""
 
-    def __init__(self, handle: int, tree: FileTree, *, source: str) -> None:
-        """Own the descriptor `handle`; `source` says in errors where the file came from."""
+    def __init__(self, handle: int, tree: FileTree, *, source: str, holes: bool = False) -> None:
+        """Own the descriptor `handle`; `source` says in errors where the file came from.
+
+        `holes` says that the file was pulled in part: zeros where a chunk belongs are then no damage, but missing.
+        """
         self.tree = tree
         self.source = source
+        self._holes = holes
         self._handle = handle
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -197,6 +201,11 @@ class VerifiedReader:
             got = f"{len(content)} bytes"
         start = tree.offsets[index]
         where = self._what_lies_at(start, start + tree.size_of(index))
+        if self._holes and not content.tobytes().strip(b"\0"):
+            raise UnavailableError(
+                f"{where} is not here: the file was pulled in part", rule="missing", path=self.path,
+                wanted=Cid(RAW, BLAKE3, tree.digest_of(index)), hint="pull it with --tensors, or the whole release",
+            )  # fmt: skip
         raise IntegrityError(
             f"{where} differs from what was signed", rule="hash", path=self.path, offset=start, source=self.source,
             wanted=Cid(RAW, BLAKE3, tree.digest_of(index)), got=got, hint="pull the release again",

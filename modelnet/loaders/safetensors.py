@@ -65,7 +65,7 @@ def load_file(
 
     Raises `IntegrityError` naming the tensor, its offset and the source when a byte is not what was signed.
     """
-    with safe_open(filename, framework, device, policy=policy, home=home) as file:
+    with safe_open(filename, framework, device, policy=policy, home=home, sparse=False) as file:
         return file.get_tensors()
 
 
@@ -104,13 +104,20 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
         *,
         policy: Policies | None = None,
         home: str | os.PathLike[str] | None = None,
+        sparse: bool = True,
         **_: object,
     ) -> None:
-        """Open `filename`, verify its header and let the gate look at it."""
+        """Open `filename`, verify its header and let the gate look at it.
+
+        Unless `sparse` is false, a file of which only some tensors were pulled is opened as it is; asking for another
+        tensor raises `UnavailableError`.
+        """
         if framework not in FRAMEWORKS:
             raise UsageError(f"no such framework: {framework!r}", rule="framework", hint="np or pt")
         self._make = _numpy(device) if FRAMEWORKS[framework] == "numpy" else _torch(device)
-        self._opened = filename if isinstance(filename, Opened) else open_file(filename, home=home, policy=policy)
+        self._opened = (
+            filename if isinstance(filename, Opened) else open_file(filename, home=home, policy=policy, sparse=sparse)
+        )
         self._reader: VerifiedReader = self._opened.reader
         try:
             header = self._header()

@@ -27,7 +27,7 @@ from modelnet.core.unixfs import MAX_BLOCK
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
 from modelnet.wording import printable
 
-__all__ = ["Connection", "HttpSource", "NotHereError"]
+__all__ = ["Connection", "HttpSource", "NotHereError", "check_size"]
 
 CONNECT_S = 10.0
 READ_S = 15.0  # one read; the watcher of a transfer breaks off earlier
@@ -229,7 +229,7 @@ class Connection:
             size = tree.size_of(index)
             content = self._read(response, MAX_CHUNK, "chunk", tick, least=size)
         tree.check(index, blake3_digest(content), source=self.source.url)
-        _check_size(tree, index, len(content))
+        check_size(tree, index, len(content))
         deliver([(index, memoryview(content))])
 
     def run(self, tree: FileTree, first: int, last: int, deliver: Deliver, tick: Tick) -> None:
@@ -334,7 +334,7 @@ class _CarRun:
         digest = blake3_digest(block)
         for index in indexes:
             self.tree.check(index, digest, source=self.url)
-            _check_size(self.tree, index, len(block))
+            check_size(self.tree, index, len(block))
             self.ready.append((index, block))
         self.ready_bytes += len(block)
         if self.ready_bytes >= BATCH:
@@ -359,7 +359,7 @@ class _CarRun:
         )
 
 
-def _check_size(tree: FileTree, index: int, size: int) -> None:
+def check_size(tree: FileTree, index: int, size: int) -> None:
     """Raise when the right bytes of a chunk are not as many as its publisher signed; no source is to blame."""
     if size != tree.size_of(index):
         raise MalformedError(

@@ -383,6 +383,14 @@ class Index:
         rows = self.rows("SELECT digest, offset, size FROM chunk WHERE file = ? ORDER BY offset", (file,))
         return [(_blob(digest), _int(offset), _int(size)) for digest, offset, size in rows]
 
+    def held(self, path: str) -> int:
+        """Return how many bytes of the file at `path` have a reference."""
+        rows = self.rows(
+            "SELECT ifnull(sum(chunk.size), 0) FROM chunk JOIN file ON file.id = chunk.file WHERE path = ?",
+            (os.fsencode(path),),
+        )
+        return _int(rows[0][0])
+
     def remove_files(self, files: Iterable[int]) -> None:
         """Forget files and every reference into them."""
         with self.transaction() as connection:

@@ -23,6 +23,9 @@ def pull(
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder to put the files in; it must be new.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only files that match this glob.")] = None,
+    tensors: Annotated[
+        list[str] | None, typer.Option("--tensors", help="Only tensors that match this glob, in files that have any.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
     lock: Annotated[Path | None, typer.Option("--lock", help="Lock file to obey and to write.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Move the lock to what is offered now.")] = False,
@@ -38,7 +41,7 @@ def pull(
     peers = [*(peer or known_peers(Home.find())), *map(_source, from_ or ())]
     with output.bars() as bars:
         got = bring(
-            ref, peers=peers, to=to, only=only or (), dry_run=dry_run, lock=lock, update=update,
+            ref, peers=peers, to=to, only=only or (), tensors=tensors or (), dry_run=dry_run, lock=lock, update=update,
             accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict, progress=bars,
         )  # fmt: skip
     plan = got.plan

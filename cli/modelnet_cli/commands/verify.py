@@ -32,6 +32,7 @@ def verify(
             "files": len(found.files),
             "bytes": found.size,
             "absent": list(found.absent),
+            "holes": found.holes,
             "warnings": list(found.trusted.warnings),
             "knowledge": knowledge_fields(found.knowledge),
         },
@@ -42,4 +43,6 @@ def verify(
         output.note(printable(warning))
     if found.absent:
         output.note(f"not looked at, of {count_text(len(found.manifest.files), 'file')}: {', '.join(found.absent[:8])}")
+    if found.holes:
+        output.note(f"not here, of these files: {size_text(found.holes)}; only some tensors were pulled")
     output.note(knowledge_text(found.knowledge))
