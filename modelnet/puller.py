@@ -42,7 +42,6 @@ from modelnet.wording import printable, size_text
 
 __all__ = ["Plan", "Pulled", "pull"]
 
-SOURCES = ("folder", "file")  # layouts of a publisher's own files: read, never written
 SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
 HELD_MOST = 64 * 1024 * 1024  # bytes of headers that are kept until they are written; more is read again
 
@@ -257,7 +256,7 @@ class _Pull:
                 )
             destination = Path(os.path.abspath(Path(to).expanduser()))  # noqa: PTH100  (links in it are the user's)
             return destination, self._placed_by_us(release, destination)
-        if row is not None and row.layout not in SOURCES:
+        if row is not None and not row.in_place:
             return row.path, True
         if row is not None:
             return row.path, False  # the publisher's own folder: used while it is whole, never written to
@@ -265,7 +264,7 @@ class _Pull:
 
     def _placed_by_us(self, release: Release, destination: Path) -> bool:
         """Tell whether an earlier pull of this release put files into `destination`; no publisher's folder counts."""
-        if any(row.path == destination and row.layout in SOURCES for row in self.store.index.releases()):
+        if any(row.path == destination and row.in_place for row in self.store.index.releases()):
             return False
         block = self.store.block(release.manifest)
         files = Manifest.parse(block).files if block is not None else ()

@@ -36,7 +36,6 @@ __all__ = ["Freed", "Problem", "fsck", "gc", "remove"]
 
 GRACE_S = 3600.0
 BEGINNING_S = 60.0  # a folder that is not recorded yet may be that of a pull about to take its lock
-SOURCES = ("folder", "file")  # layouts of a publisher's own files
 MAX_CHUNK = 2 * 1024 * 1024  # what a damaged index may make us read at once
 
 
@@ -263,7 +262,7 @@ def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor,
     try:
         release = identify(store, row)
     except ModelnetError as error:
-        if error.rule == "unlogged" and row.layout in SOURCES:
+        if error.rule == "unlogged" and row.in_place:
             return  # a publication that was broken off before its release was in the log; nobody is offered it
         # Nobody signed what this row says, so it is no release; the files stay until gc, and a pull finds them.
         if repair:

@@ -105,6 +105,11 @@ class ReleaseRow:
     layout: str
     added: float
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the files are the publisher's own, published where they lie: read, never written."""
+        return self.layout in ("folder", "file")
+
 
 class Index:
     """The SQLite index at `path`; every thread gets a connection of its own."""

@@ -80,10 +80,10 @@ class Denials:
             bad: list[tuple[ReleaseRow, str]] = []
             for row in store.index.releases():
                 reason = self.gate.refusal_to_serve(row)
-                if reason is None:
-                    good.append(row)
-                else:
+                if reason is not None:
                     bad.append((row, reason))
+                elif self.gate.is_logged(row):  # else it is being published, and no reason yet to give anything
+                    good.append(row)
             self.current = self._table(good, bad) if bad else Denied()
             self._write_list(good, bad)
             return self.current

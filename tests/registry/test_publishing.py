@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,17 @@ from modelnet import TrustError, UnavailableError, fsck
 from modelnet.core.names import Floor, parse_reference
 from modelnet.core.note import SignedNote
 from modelnet.fetching import Fetcher
+from modelnet.gate import Gate
 from modelnet.progress import SILENT
 from modelnet.replica import Replicas
 from modelnet.stores.http import HttpSource
 from modelnet.stores.local import open_store
 from modelnet.stores.peers import add_peers
 from modelnet.syncing import sync
+from modelnet_registry.denials import Denials, Denied
 from modelnet_registry.log.fsck import check_logs
 from modelnet_registry.log.own import refresh
+from modelnet_registry.log.writer import LogWriter
 from tests.registry.log.stage import parsed
 from tests.registry.test_keyops import Publisher
 from tests.store.faults import Fault, counted, failing
@@ -87,6 +91,22 @@ def test_a_crash_between_the_index_and_the_log(acme: Publisher, monkeypatch: pyt
     assert {entry.path for entry in made.manifest.files} == {"a.bin", "b.bin"}
     assert versions(acme) == ["1", "2"]
     acme.check()
+
+
+def test_a_node_that_looks_while_something_is_published(acme: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the index and the log a release is not denied, so that it can be had as soon as the log has it."""
+    gate = Gate.open(open_store(acme.home))
+    seen: list[Denied] = []
+
+    def look(self: LogWriter, entries: Sequence[bytes], append: Callable[..., SignedNote] = LogWriter.append) -> object:
+        seen.append(Denials(gate).refresh())
+        return append(self, entries)
+
+    monkeypatch.setattr(LogWriter, "append", look)
+    made = acme.publish("2")
+    (table,) = seen
+    assert table.releases == ()
+    assert table.reason(made.release.manifest) is None
 
 
 def test_a_lost_index_costs_no_release(acme: Publisher) -> None:

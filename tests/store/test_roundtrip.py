@@ -18,7 +18,7 @@ from modelnet import IntegrityError, ModelnetError, Publication, Pulled, Unavail
 from modelnet.progress import SILENT, Progress
 from modelnet.signed import find_release, open_manifest
 from modelnet.stores.local import open_store
-from tests.realmodels import MODELS, TESTED, cache, need
+from tests.realmodels import MODELS, need
 from tests.store.stage import Machine, digests, same_files, serving, write_random
 
 MIB = 1 << 20
@@ -61,9 +61,7 @@ def nothing_recorded(machine: Machine) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_real_model_comes_back_byte_for_byte(alice: Machine, bob: Machine, name: str) -> None:
-    """Models of every format, from 100 kB to 98 MB; those beyond the tested set where they were fetched before."""
-    if name not in TESTED and not (cache() / name).is_dir():
-        pytest.skip(f"not fetched: python -m tests.realmodels {name}")
+    """Models of every format, from 100 kB to 98 MB."""
     carried(alice, bob, need(name))
     alice.fsck()
     bob.fsck()
