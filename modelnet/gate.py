@@ -15,7 +15,7 @@ A row of the index means nothing by itself: it says where files are. What they m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -162,9 +162,8 @@ class Gate:
     def check_files(self, trusted: Trusted, manifest: Manifest) -> None:
         """Raise `TrustError` when a file of the release was revoked by its digest, whatever release it is in."""
         view = self.replicas.view(trusted.release.pid)
-        for entry in manifest.files:
-            if found := view.revocations_of(Digests(entry.sha256.hex(), entry.blake3.hex())):
-                raise _revoked(f"{entry.path} of {_name(trusted.release)}", found[0])
+        for path, revocation in _revoked_files(view, manifest):
+            raise _revoked(f"{path} of {_name(trusted.release)}", revocation)
 
     def recheck(self, trusted: Trusted, manifest: Manifest) -> None:
         """Raise `TrustError` when what was let through has been revoked, or its publisher caught, since then."""
@@ -181,7 +180,7 @@ class Gate:
     def refusal_to_serve(self, row: ReleaseRow) -> str | None:
         """Return why a release may not be given to others; None when it may, however old what is known is."""
         try:
-            state, reason = self.state(row)
+            state, reason = self.standing_of(logged_of(self.store, self.replicas.view(row.pid), row))
         except ModelnetError as error:
             if error.rule in ("store", "index"):
                 raise  # that says nothing about the release
@@ -194,9 +193,23 @@ class Gate:
             return None
         return f"{row.name}@{row.version} is {state}: {reason}"
 
+    def revoked_files(self, row: ReleaseRow) -> dict[str, str]:
+        """Return the files of a release in this store that were revoked by their digests, and the reason of each.
+
+        Its manifest may be given to others all the same: from it they learn that they must refuse.
+        """
+        view = self.replicas.view(row.pid)
+        block = self.store.block(row.manifest) if view.has_revocations else None
+        found = () if block is None else _revoked_files(view, Manifest.parse(block))
+        return {path: _why(revocation) for path, revocation in found}
+
     def state(self, row: ReleaseRow) -> tuple[str, str | None]:
         """Return where a release in this store stands, in a word, and the reason; for looking, not for using."""
-        return self.standing_of(logged_of(self.store, self.replicas.view(row.pid), row))
+        state, reason = self.standing_of(logged_of(self.store, self.replicas.view(row.pid), row))
+        if state != "revoked":
+            for path, why in self.revoked_files(row).items():
+                return "revoked", f"{path}: {why}"
+        return state, reason
 
     def standing_of(self, logged: Logged) -> tuple[str, str | None]:
         """Return where a release stands: ok, superseded, yanked, revoked, quarantined, …, and the reason."""
@@ -347,6 +360,13 @@ def _choose(view: View, reference: Reference, standing: Standing) -> tuple[Logge
 
 def _name(release: Release) -> str:
     return f"{release.name}@{release.version}"
+
+
+def _revoked_files(view: View, manifest: Manifest) -> Iterator[tuple[str, Revocation]]:
+    """Yield the files of a release that were revoked by their digests, whatever release they are in."""
+    for entry in manifest.files if view.has_revocations else ():
+        if found := view.revocations_of(Digests(entry.sha256.hex(), entry.blake3.hex())):
+            yield entry.path, found[0]
 
 
 def _why(revocation: Revocation) -> str:

@@ -25,8 +25,10 @@ from typing import TypeVar
 
 from modelnet.core.adoption import MAX_NEW, MAX_UNSIGNED, claimed_size
 from modelnet.core.entries import read_event
+from modelnet.core.events import Revoke
 from modelnet.core.fold import origin_of
 from modelnet.core.identity import Genesis
+from modelnet.core.merkle import leaf_hash
 from modelnet.core.note import SignedNote
 from modelnet.core.tiles import WIDTH, subtrees
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError
@@ -171,6 +173,8 @@ class _Visit:
             if not isinstance(error, TrustError) or error.rule not in PUBLISHERS_FAULT:
                 raise self._lied(error) from error
             self.heard.error = error
+            if error.rule == "equivocation":
+                self._hear_branch(note)
 
     def _claims(self, note: SignedNote) -> tuple[int, int]:
         """Return the epoch and the size that an unverified head claims."""
@@ -224,6 +228,26 @@ class _Visit:
             Genesis.verify(entry, self.pid)
         except ModelnetError as error:
             raise self._lied(error) from error
+
+    def _hear_branch(self, note: SignedNote) -> None:
+        """Count what a branch revokes that is not followed, as far as those who signed it may revoke in ours.
+
+        The log signed this branch too, and a recovery may drop it: what it revokes must outlive that.
+        """
+        epoch, size = self._claims(note)
+        ours = set(self.replicas.state(self.pid).leaves)
+        known = set(self.replicas.negatives(self.pid))
+        for bundle in self._fetch(epoch, max(0, size - MAX_NEW), size):
+            for entry in bundle:
+                if leaf_hash(entry) not in ours and entry not in known and self._is_revocation(entry):
+                    self._counts(entry)
+
+    @staticmethod
+    def _is_revocation(entry: bytes) -> bool:
+        try:
+            return isinstance(read_event(entry).unverified, Revoke)
+        except ModelnetError:
+            return False  # inert
 
     # What counts without a log
 

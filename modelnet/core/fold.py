@@ -86,6 +86,7 @@ class PublisherState:
     _versions: dict[tuple[str, str], Logged] = field(default_factory=dict)
     _names: dict[str, list[Logged]] = field(default_factory=dict)
     _manifests: dict[str, Logged] = field(default_factory=dict)
+    _by_delegates: set[int] = field(default_factory=set)  # indexes of releases that the publisher did not sign
 
     @classmethod
     def begin(cls, genesis: bytes, pid: str) -> Self:
@@ -187,6 +188,11 @@ class PublisherState:
         """Return the revocations in force of a manifest or a file; one digest in common is enough."""
         return self.revocations.of(digests)
 
+    @property
+    def has_revocations(self) -> bool:
+        """Whether anything at all was ever revoked."""
+        return bool(self.revocations)
+
     def supersession(self, digests: events.Digests) -> events.Supersede | None:
         """Return the event that superseded a manifest."""
         return next((self.superseded[name] for name in digests.names if name in self.superseded), None)
@@ -206,8 +212,7 @@ class PublisherState:
         """Fold the next entry; return what it did, or why it did nothing."""
         try:
             event = read_event(entry)
-            self._admit(event)
-            self._apply(event)
+            self._apply(event, delegated=self._admit(event))
         except ModelnetError as error:
             # Kept without the frames it came through: they hold the entry and all that was read of it.
             error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -223,8 +228,8 @@ class PublisherState:
         self.leaves.append(leaf)
         self._tree.append(leaf)
 
-    def _admit(self, event: events.UnverifiedEvent) -> None:
-        """Raise unless the event is for this log, new, and signed by those who may say it."""
+    def _admit(self, event: events.UnverifiedEvent) -> bool:
+        """Raise unless the event is for this log, new, and signed by those who may say it; tell if a delegate did."""
         claim = event.unverified
         if self.closed is not None and not isinstance(claim, events.Revoke):
             raise TrustError("the log is closed", rule="closed")
@@ -240,15 +245,17 @@ class PublisherState:
             case events.Signer.NEXT if isinstance(claim, events.Rotate | events.Recover):
                 self._check(event.envelope, Role(claim.root.keys, self.next.threshold))
             case events.Signer.RELEASE_OR_DELEGATE if isinstance(claim, events.Released):
-                self._check_release(event.envelope, claim)
+                return self._check_release(event.envelope, claim)
             case _:
                 self._check(event.envelope, Role((*self.release.keys, *self.root.keys)))
+        return False
 
     @staticmethod
     def _check(envelope: Envelope, role: Role) -> None:
         envelope.verify(envelope.payload_type, role.keys, role.threshold)
 
-    def _check_release(self, envelope: Envelope, claim: events.Released) -> None:
+    def _check_release(self, envelope: Envelope, claim: events.Released) -> bool:
+        """Raise unless the publisher or the delegate of the name signed; tell whether it was the delegate."""
         try:
             self._check(envelope, self.release)
         except TrustError:
@@ -256,6 +263,8 @@ class PublisherState:
             if delegate is None:
                 raise
             self._check(envelope, delegate.role)
+            return True
+        return False
 
     def delegate_of(self, name: str) -> events.Delegate | None:
         """Return who may release `name` next, beside the publisher: the delegation with the longest prefix."""
@@ -266,11 +275,11 @@ class PublisherState:
                 return delegate if delegate.not_after is None or self.size <= delegate.not_after else None
         return None
 
-    def _apply(self, event: events.UnverifiedEvent) -> None:
+    def _apply(self, event: events.UnverifiedEvent, *, delegated: bool) -> None:
         """Change the state as the admitted event says; every check comes before the first change."""
         match event.unverified:
             case events.Released() as released:
-                self._publish(Logged(self.size, released))
+                self._publish(Logged(self.size, released), delegated=delegated)
             case events.Supersede(new=new, old=old) as supersede:
                 if set(old.names) & set(new.names):
                     raise MalformedError("a manifest does not supersede itself", rule="event")
@@ -295,14 +304,26 @@ class PublisherState:
             case events.Close() as close:
                 self.closed = close
 
-    def _publish(self, logged: Logged) -> None:
+    def _publish(self, logged: Logged, *, delegated: bool) -> None:
         release = logged.event.release
+        for name in events.Digests.of(release).names:
+            # A manifest says its own name and version. Whoever may release some names must not, by calling another
+            # name's manifest one of them, undo what was said of it; nor keep the publisher from releasing its own.
+            owner = self._manifests.get(name)
+            taken = owner is not None and _title(owner) != _title(logged)
+            if owner is not None and taken and (delegated or owner.index not in self._by_delegates):
+                raise TrustError(
+                    "the manifest was released as another name or version", rule="manifest-exists",
+                    wanted="@".join(_title(owner)), got="@".join(_title(logged)),
+                )  # fmt: skip
         earlier = self._versions.setdefault((release.name, release.version), logged)
         if earlier.event.release.manifest != release.manifest:
             raise IntegrityError(
                 "the version is taken by another manifest", rule="version-exists",
                 wanted=earlier.event.release.manifest, got=release.manifest,
             )  # fmt: skip
+        if delegated:
+            self._by_delegates.add(logged.index)
         self.releases.append(logged)
         self._names.setdefault(release.name, []).append(logged)
         for name in (f"sha256:{release.manifest_sha256}", f"blake3:{release.manifest.digest.hex()}"):
@@ -356,6 +377,10 @@ class PublisherState:
         origin = origin_of(self.pid, epoch)
         beats = [NoteKey(f"{origin}/beat", key, COSIGNATURE) for key in beat.keys]
         return [NoteKey(origin, key) for key in log.keys], beats
+
+
+def _title(logged: Logged) -> tuple[str, str]:
+    return logged.event.release.name, logged.event.release.version
 
 
 def apply_negative(state: PublisherState, envelope: bytes) -> Revocation:

@@ -93,6 +93,10 @@ class View(Protocol):
     def revocations_of(self, digests: Digests) -> list[Revocation]:
         """Return the revocations in force of a manifest or a file; one digest in common is enough."""
 
+    @property
+    def has_revocations(self) -> bool:
+        """Whether anything at all is revoked: without it no digest needs to be asked about."""
+
 
 def newest(view: View, name: str, channel: str | None = None) -> Logged | None:
     """Return what resolution picks: the last release in log order, or what superseded it, that is offered."""

@@ -37,6 +37,9 @@ class Revocations:
     def __contains__(self, statement: bytes) -> bool:
         return statement in self._known
 
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
     def add(self, revocation: Revocation) -> None:
         """Count a revocation; one that is in the log by now says so."""
         statement = revocation.statement

@@ -386,6 +386,11 @@ class LogView:
         found = dict.fromkeys(one for name in digests.names for one in self.revoked.get(name, ()))
         return [self._revocation(statement) for statement in found]
 
+    @property
+    def has_revocations(self) -> bool:
+        """Whether anything at all is revoked."""
+        return bool(self.revoked)
+
     def _revocation(self, statement: bytes) -> Revocation:
         rows = self.index_.rows(
             "SELECT leaf, idx, body FROM log_revocation WHERE log = ? AND statement = ?", (self.row.id, statement)

@@ -1,8 +1,9 @@
 """What a node must not give to anybody: blocks that only revoked releases, or those of a caught publisher, consist of.
 
 A chunk that a release in good standing has as well is served on: it is that release's. All nodes above a denied chunk,
-the manifest and the folder of a denied release are denied too. The table is made again when the store has changed: by
-another process within `REFRESH_S`, by this one as soon as it says so.
+the manifest and the folder of a denied release are denied too. Of a release with a file that was revoked by its digest
+that file is denied; the manifest, from which others learn that they must refuse, is not. The table is made again when
+the store has changed: by another process within `REFRESH_S`, by this one as soon as it says so.
 
 What is denied is also written to `$MODELNET_HOME/modelnet.deny` (IPIP-383), which a Kubo beside this node follows when
 it is linked into `$IPFS_PATH/denylists`.
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from modelnet.core.cid import BLAKE3, DAG_PB, RAW, Cid
 from modelnet.core.manifest import Manifest
@@ -29,6 +31,9 @@ __all__ = ["Denials", "Denied"]
 log = logging.getLogger("modelnet_registry.denials")
 
 REFRESH_S = 0.5
+
+Spoiled: TypeAlias = dict[Cid, dict[str, str]]
+"""Manifest of a release that stands → path of each file of it that was revoked → the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +83,38 @@ class Denials:
             store = self.gate.store
             good: list[ReleaseRow] = []
             bad: list[tuple[ReleaseRow, str]] = []
+            spoiled: Spoiled = {}
             for row in store.index.releases():
                 reason = self.gate.refusal_to_serve(row)
                 if reason is not None:
                     bad.append((row, reason))
                 elif self.gate.is_logged(row):  # else it is being published, and no reason yet to give anything
                     good.append(row)
-            self.current = self._table(good, bad) if bad else Denied()
-            self._write_list(good, bad)
+                    if files := self.gate.revoked_files(row):
+                        spoiled[row.manifest] = files
+            self.current = self._table(good, bad, spoiled) if bad or spoiled else Denied()
+            self._write_list(good, bad, spoiled)
             return self.current
 
-    def _write_list(self, good: Iterable[ReleaseRow], bad: Iterable[tuple[ReleaseRow, str]]) -> None:
+    def _write_list(self, good: Iterable[ReleaseRow], bad: Iterable[tuple[ReleaseRow, str]], spoiled: Spoiled) -> None:
         """Say on the deny list what changed; a disk that refuses is said in our log and stops nothing."""
         path = self.gate.store.home.root / DENY_NAME
         try:
             said = path.read_text(errors="replace") if path.exists() else ""
             lines = []
             listed = [row for row in good if f"/ipfs/{row.manifest}/" in said]
-            kept = {cid for row in good for cid in self._roots(row)} if bad else set()
+            kept = {cid for row in good for cid in self._roots(row, spoiled)} if bad or spoiled or said else set()
             for row, reason in bad:
                 lines += deny_lines(row.manifest, *self._roots_of(row), reason=reason, keep=kept)
+            for cid, reason in self._spoiled_roots(good, spoiled).items():
+                lines += deny_lines(cid, cid, (), reason=reason, keep=kept)
+            for cid in kept:
+                if f"\n/ipfs/{cid}/" in said:
+                    lines += allow_lines(cid, cid, (), reason="in good standing again")
             for row in listed:
-                lines += allow_lines(row.manifest, *self._roots_of(row), reason="in good standing again")
+                lines += allow_lines(
+                    row.manifest, row.manifest, self._roots(row, spoiled), reason="in good standing again"
+                )
             if lines:
                 append_lines(path, lines)
         except (OSError, ModelnetError) as error:
@@ -110,11 +125,23 @@ class Denials:
         manifest = self._manifest(row)
         return (row.manifest, []) if manifest is None else (manifest.tree, [entry.cid for entry in manifest.files])
 
-    def _roots(self, row: ReleaseRow) -> set[Cid]:
-        tree, files = self._roots_of(row)
-        return {tree, *files}
+    def _roots(self, row: ReleaseRow, spoiled: Spoiled) -> set[Cid]:
+        """Return the roots of what a release has that may be given: its tree, and its files that are not revoked."""
+        if (manifest := self._manifest(row)) is None:
+            return {row.manifest}
+        files = spoiled.get(row.manifest, {})
+        return {manifest.tree, *(entry.cid for entry in manifest.files if entry.path not in files)}
 
-    def _table(self, good: Iterable[ReleaseRow], bad: list[tuple[ReleaseRow, str]]) -> Denied:
+    def _spoiled_roots(self, good: Iterable[ReleaseRow], spoiled: Spoiled) -> dict[Cid, str]:
+        """Return the roots of revoked files of releases that stand."""
+        roots: dict[Cid, str] = {}
+        for row in good:
+            files = spoiled.get(row.manifest)
+            if files and (manifest := self._manifest(row)) is not None:
+                roots |= {entry.cid: files[entry.path] for entry in manifest.files if entry.path in files}
+        return roots
+
+    def _table(self, good: Iterable[ReleaseRow], bad: list[tuple[ReleaseRow, str]], spoiled: Spoiled) -> Denied:
         reasons: dict[bytes, str] = {}
         chunks: dict[bytes, str] = {}
         below: dict[Cid, set[bytes]] = {}  # node → the chunks under it
@@ -126,7 +153,10 @@ class Denials:
             for entry in manifest.files:
                 for digest in self._chunks(entry.cid, below):
                     chunks.setdefault(digest, reason)
-        kept = self._kept(good, list(chunks))
+        for cid, reason in self._spoiled_roots(good, spoiled).items():
+            for digest in self._chunks(cid, below):
+                chunks.setdefault(digest, reason)
+        kept = self._kept(good, list(chunks), spoiled)
         for digest in kept:
             del chunks[digest]
         for cid, under in below.items():
@@ -149,14 +179,15 @@ class Denials:
                 below[cid] |= self._chunks(link.cid, below)
         return below[cid]
 
-    def _kept(self, good: Iterable[ReleaseRow], digests: list[bytes]) -> set[bytes]:
+    def _kept(self, good: Iterable[ReleaseRow], digests: list[bytes], spoiled: Spoiled) -> set[bytes]:
         """Return those of `digests` that lie in a file of a release in good standing."""
         if not digests:
             return set()
         paths: set[Path] = set()
         for row in good:
             if (manifest := self._manifest(row)) is not None:
-                paths |= {row.path / entry.path for entry in manifest.files}
+                files = spoiled.get(row.manifest, {})
+                paths |= {row.path / entry.path for entry in manifest.files if entry.path not in files}
         holders = self.gate.store.index.holders(digests)
         return {digest for digest, places in holders.items() if not paths.isdisjoint(map(Path, places))}
 

@@ -26,7 +26,7 @@ from modelnet.core.keys import SigningKey, VerifyKey
 from modelnet.errors import ModelnetError, UsageError
 from modelnet.partial import disk_errors
 from modelnet.stores.keyring import Keyring, draw_keys, read_keyring, write_keyring
-from modelnet_registry.log.own import Appended, Own, Terms, own_log
+from modelnet_registry.log.own import Appended, Own, Terms, catch_up, own_log
 
 __all__ = [
     "ONLINE", "KeyRow", "Show", "close", "delegate", "export_keys", "import_keys", "list_keys", "make_delegate_key",
@@ -101,8 +101,8 @@ def rotate_root(
     with own_log(**terms) as own:
         state = own.log.state
         revealed = _revealed(next_seeds, state)
-        if revealed is None:  # a crash came after the commit
-            return _done(own)
+        if revealed is None:
+            return _done(own, Rotate)
         following = _draw_next(state, next_keys, next_threshold, show)
         root = Role(tuple(key.verify_key for key in revealed), root_threshold or state.next.threshold)
         if keep:
@@ -122,17 +122,28 @@ def recover(
     The keys of the recovery sheet become root. `renew` replaces online roles in the same head, for keys that were
     stolen or lost. Of what is dropped, revocations are kept as long as they count, and the entries with the indexes in
     `reissue` are appended again.
+
+    What peers have of the log is adopted first, so that a recovery that was made elsewhere is not made again. Raises
+    `UsageError` with rule `recover` when a takeover would be dropped: both branches would then be taken over by the
+    publisher's own keys, and nobody could tell any more which of them is right.
     """
     if not set(renew) <= set(ONLINE):
         raise UsageError(
             "not roles that can be renewed so", rule="role", got=", ".join(renew), wanted=", ".join(ONLINE)
         )
+    catch_up(**terms)
     with own_log(recovering=True, **terms) as own:
         before = own.log.state
+        own.check_not_recovered(terms.get("heads"))
+        if (revealed := _revealed(next_seeds, before)) is None:
+            return _done(own, Recover, size)
         good = own.log.prefix(before.size if size is None else size)
-        revealed = _revealed(next_seeds, good)
-        if revealed is None:
-            return _done(own)
+        if before.taken_over >= good.size:
+            raise UsageError(
+                f"entry {before.taken_over}, which would be dropped, is a takeover", rule="recover",
+                wanted=f"a size above {before.taken_over}", got=good.size,
+                hint="what the newest sheet but one signed stays; keep more of the log",
+            )  # fmt: skip
         dropped = dict(enumerate(own.log.folder.entries(good.size, before.size), good.size))
         if missing := set(reissue) - dropped.keys():
             raise UsageError("only dropped entries can be issued again", rule="index", got=sorted(missing))
@@ -299,5 +310,16 @@ def _still_counting(
     return again
 
 
-def _done(own: Own) -> Appended:
-    return Appended(own.pid, own.log.state.taken_over, own.log.checkpoint)
+def _done(own: Own, wanted: type[Rotate | Recover], size: int | None = None) -> Appended:
+    """Return the takeover that these seeds have made already: a crash came after the commit, or its reply was lost.
+
+    Raises `UsageError` with rule `next` when what they made was another one.
+    """
+    index = own.log.state.taken_over
+    event = read_event(next(own.log.folder.entries(index, index + 1))).unverified if index else None
+    if not isinstance(event, wanted) or (isinstance(event, Recover) and size not in (None, event.fork_size)):
+        raise UsageError(
+            "this sheet has taken over already", rule="next", got=f"entry {index}",
+            hint="each sheet is good for one takeover; look for the one that was shown last",
+        )  # fmt: skip
+    return Appended(own.pid, index, own.log.checkpoint)

@@ -13,7 +13,9 @@ import pytest
 from modelnet import ModelnetError, TrustError, UnavailableError, UsageError, init, publish
 from modelnet.core.adoption import check_head
 from modelnet.core.fold import origin_of
+from modelnet.stores.home import Home
 from modelnet.stores.keyring import Keyring, key_file, load_keyring, write_keyring
+from modelnet.stores.peers import add_peers
 from modelnet_registry.keyops import (
     close,
     delegate,
@@ -28,7 +30,7 @@ from modelnet_registry.keyops import (
 from modelnet_registry.log.fsck import check_logs
 from tests.registry.log.stage import Desk, parsed
 from tests.store.faults import Fault, counted, failing
-from tests.store.stage import write_random
+from tests.store.stage import serving, write_random
 
 WORDS, STICK = "open sesame", "on a stick"
 
@@ -280,6 +282,52 @@ class TestRecover:
         with pytest.raises(UsageError):
             recover(["xyz"], show=acme.show, home=acme.home)
         assert acme.desk.state.size == 1
+
+    def test_a_takeover_is_never_dropped(self, acme: Publisher) -> None:
+        """A spent sheet cannot choose a prefix before its own takeover: followers of the other branch would give up."""
+        acme.publish("1")
+        first = list(acme.sheet)
+        rotate_root(first, show=acme.show, home=acme.home)
+        for sheet, rule in ((first, "next"), (acme.sheet, "recover")):
+            with pytest.raises(UsageError) as caught:
+                recover(sheet, show=acme.show, size=2, home=acme.home)
+            assert caught.value.rule == rule
+        assert (acme.desk.state.size, acme.desk.state.epoch) == (3, 0)
+        acme.check()
+
+    def test_a_sheet_that_rotated_has_not_recovered(self, acme: Publisher) -> None:
+        """What the sheet did is said; it is no success of something else."""
+        first = list(acme.sheet)
+        rotate_root(first, show=acme.show, home=acme.home)
+        with pytest.raises(UsageError) as caught:
+            recover(first, show=acme.show, home=acme.home)
+        assert caught.value.rule == "next"
+        second = list(acme.sheet)
+        done = recover(second, show=acme.show, home=acme.home)
+        assert recover(second, show=acme.show, home=acme.home) == done
+        with pytest.raises(UsageError):
+            recover(second, show=acme.show, size=1, home=acme.home)
+        with pytest.raises(UsageError):
+            rotate_root(second, show=acme.show, home=acme.home)
+
+    def test_threat_33_a_recovery_made_elsewhere_is_not_made_again(self, acme: Publisher, tmp_path: Path) -> None:
+        """A restored backup with the spent sheet takes over what peers have, or refuses: no second takeover."""
+        acme.publish("1")
+        backup = tmp_path / "backup"
+        shutil.copytree(acme.home.root, backup)
+        spent = list(acme.sheet)
+        recover(spent, show=acme.show, home=acme.home)
+        acme.publish("2")
+        head, origin = acme.desk.head, acme.desk.state.origin
+        with pytest.raises(TrustError) as caught:
+            recover(spent, show=acme.show, home=backup, heads=lambda _: [head])
+        assert caught.value.rule == "fork"
+        assert not Home(backup).log(acme.pid, 1).exists()
+        with serving(acme.home.root) as url:
+            add_peers(Home(backup), [url])
+            done = recover(spent, show=acme.show, home=backup)
+        assert (done.head.origin, done.head.size) == (origin, acme.desk.state.size)
+        assert Desk.at(Home(backup)).head.signatures[0] == head.signatures[0]
 
     @pytest.mark.parametrize("applied", [False, True])
     @pytest.mark.parametrize("step", ["mkdir", "fsync", "replace"])

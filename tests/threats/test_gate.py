@@ -24,9 +24,11 @@ from modelnet.gate import Gate
 from modelnet.policies import Policies
 from modelnet.progress import Progress
 from modelnet.replica import Replicas
+from modelnet.signed import identify, open_manifest
 from modelnet.stores.local import open_store
 from modelnet.stores.petnames import Petnames
 from modelnet_registry import keyops, statements
+from modelnet_registry.denials import Denials
 from modelnet_registry.node import run_node
 
 MIB = 1024 * 1024
@@ -191,6 +193,28 @@ def test_revoked_by_a_file_in_it(tmp_path: Path, acme: Publisher) -> None:
     assert error.rule == "revoked"
     assert "shared.bin" in str(error)
     assert not list(home.glob("models/*/*/*"))
+
+
+def test_threat_21_a_revoked_file_is_not_served_from_any_release(tmp_path: Path, acme: Publisher) -> None:
+    """A node that holds it gives the manifest, from which others learn that they must refuse, and not the file."""
+    home, _ = follower(tmp_path, acme, "2.0")
+    store = open_store(home)
+    (row,) = store.index.releases()
+    entries = {entry.path: entry for entry in open_manifest(store, identify(store, row)).files}
+    acme.says(statements.revoke, acme.locators["1.1"], severity="malicious", files=["shared.bin"])
+    with serving(acme.home) as url:
+        assert refusal(modelnet.pull, acme.locators["2.0"], peers=[url], home=home).rule == "revoked"
+    gate = Gate.open(store)
+    assert gate.state(row)[0] == "revoked"
+    table = Denials(gate).refresh()
+    assert table.reason(row.manifest) is None
+    assert "malicious" in str(table.reason(entries["shared.bin"].cid))
+    tree = store.tree(entries["shared.bin"])
+    assert all(tree.digest_of(chunk) in table.chunks for chunk in range(len(tree)))
+    assert table.reason(entries["own.bin"].cid) is None
+    said = (home / "modelnet.deny").read_text()
+    assert f"\n/ipfs/{entries['shared.bin'].cid}/*" in said
+    assert f"\n/ipfs/{entries['own.bin'].cid}/*" not in said
 
 
 def test_a_lost_index_forgets_no_revocation(tmp_path: Path, acme: Publisher) -> None:

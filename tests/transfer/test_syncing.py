@@ -338,6 +338,22 @@ def test_a_fork_leaves_evidence_whichever_side_comes_first(net: Hosts, sizes: tu
     assert late.sync(ours, net.url(other)).evidence == 1
 
 
+def test_threat_22_what_the_other_branch_revokes_outlives_the_fork(net: Hosts) -> None:
+    """A revocation that stands only in a branch that nobody will follow counts by its signature, here and elsewhere."""
+    ours = grown(6)
+    theirs = forked(ours, 4, 2)
+    theirs.add(theirs.revoke(digests("m", "1.0")), "release")
+    theirs.add(theirs.revoke(digests("m", "1.1")), "stranger")
+    follower = net.follower()
+    report = follower.sync(ours, net.node(ours), net.node(theirs))
+    assert (report.evidence, report.negatives) == (1, 1)
+    assert follower.replicas.view(ours.pid).revocations_of(digests("m", "1.0"))
+    assert not follower.replicas.view(ours.pid).revocations_of(digests("m", "1.1"))
+    late = net.follower()
+    late.sync(ours, net.url(follower))
+    assert late.replicas.view(ours.pid).revocations_of(digests("m", "1.0"))
+
+
 def test_a_fork_with_invented_tiles_is_a_lie(net: Hosts) -> None:
     """Nobody is framed by entries that their own head does not have: the source is to blame, not the publisher."""
     follower = net.follower().knows(SMALL, 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from modelnet.errors import ModelnetError, TrustError, UnavailableError
 from modelnet.partial import disk_errors
 from modelnet.stores.home import Home
 
-__all__ = ["Heads", "check_elsewhere", "check_evidence", "forked", "lock_log"]
+__all__ = ["Heads", "check_elsewhere", "check_evidence", "check_recovered", "forked", "lock_log"]
 
 LOCK_S = 30.0  # an append takes less than a second, and its witnesses some seconds each
 LOCK_POLL_S = 0.02
@@ -54,17 +54,32 @@ def lock_log(folder: Path) -> int:
 
 def check_elsewhere(state: PublisherState, epoch: int, heads: Heads) -> None:
     """Raise `TrustError` with rule `fork` when this log's key signed a head that `state` does not contain."""
+    origin = origin_of(state.pid, epoch)
+    for seen in _seen(state, epoch, heads):
+        if seen.origin != origin or seen.size > state.size or seen.root != state.root_at(seen.size):
+            ours = Checkpoint(origin, state.size, state.tree_root)
+            raise forked("the key of this log is used elsewhere", seen, ours)
+
+
+def check_recovered(state: PublisherState, epoch: int, heads: Heads) -> None:
+    """Raise `TrustError` with rule `fork` when this log's key signed a head of the epoch that we would begin."""
+    origin = origin_of(state.pid, epoch)
+    for seen in _seen(state, epoch, heads):
+        if seen.origin != origin:
+            ours = Checkpoint(origin, state.size, state.tree_root)
+            raise forked("this log was recovered elsewhere", seen, ours)
+
+
+def _seen(state: PublisherState, epoch: int, heads: Heads) -> Iterator[Checkpoint]:
+    """Yield the heads of this epoch and the next that others saw, if a key of this log signed them."""
     origin, following = origin_of(state.pid, epoch), origin_of(state.pid, epoch + 1)
     keys = {origin: state.log_keys(), following: [NoteKey(following, key.key) for key in state.log_keys()]}
     for note in islice(heads(origin), MAX_HEADS):
         named = note.unverified_text.partition("\n")[0]
         try:
-            seen = Checkpoint.parse(note.verify(keys.get(named, [])), named)
+            yield Checkpoint.parse(note.verify(keys.get(named, [])), named)
         except ModelnetError:
             continue  # not signed by this log: it says nothing
-        if named == following or seen.size > state.size or seen.root != state.root_at(seen.size):
-            ours = Checkpoint(origin, state.size, state.tree_root)
-            raise forked("the key of this log is used elsewhere", seen, ours)
 
 
 def check_evidence(home: Home, state: PublisherState, epoch: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,14 @@ from modelnet.core.fold import PublisherState
 from modelnet.core.keys import SigningKey
 from modelnet.core.note import Checkpoint
 from modelnet.errors import ModelnetError, UsageError
+from modelnet.fetching import Fetcher
 from modelnet.partial import disk_errors
 from modelnet.policies import load_witnesses
+from modelnet.progress import SILENT
 from modelnet.replica import Replicas
 from modelnet.signed import resolve_publisher
 from modelnet.stores.home import Home
+from modelnet.stores.http import HttpSource
 from modelnet.stores.keyring import (
     Keyring,
     is_sealed,
@@ -38,12 +41,14 @@ from modelnet.stores.keyring import (
     write_keyring,
 )  # fmt: skip
 from modelnet.stores.local import LocalStore, open_store
+from modelnet.stores.peers import known_peers
+from modelnet.syncing import sync
 from modelnet_registry.cosigning import cosign as by_witnesses
 from modelnet_registry.cosigning import heads_elsewhere, larger_elsewhere
-from modelnet_registry.log.guards import Heads
+from modelnet_registry.log.guards import Heads, check_recovered
 from modelnet_registry.log.writer import Cosign, LogWriter
 
-__all__ = ["Appended", "Own", "Terms", "open_log", "own_keyring", "own_log", "own_pid", "refresh"]
+__all__ = ["Appended", "Own", "Terms", "catch_up", "open_log", "own_keyring", "own_log", "own_pid", "refresh"]
 
 
 class Terms(TypedDict, total=False):
@@ -90,6 +95,10 @@ class Own:
         """Sign `event`, append it and commit."""
         self.log.append([sign_event(event, signers).encoded])
         return Appended(self.pid, self.log.state.size - 1, self.log.checkpoint)
+
+    def check_not_recovered(self, heads: Heads | None) -> None:
+        """Raise `TrustError` with rule `fork` when peers, or whoever `heads` asks, saw a later epoch of this log."""
+        check_recovered(self.log.state, self.log.epoch, heads or partial(heads_elsewhere, self.store.home, self.pid))
 
     def keep(self, change: Callable[[Keyring], Keyring]) -> None:
         """Change the key file of this store, and sign with what it holds then; sealed as it was before."""
@@ -172,6 +181,20 @@ def own_log(*, recovering: bool = False, **terms: Unpack[Terms]) -> Iterator[Own
         store, keyring, heads=terms.get("heads"), cosign=terms.get("cosign"), replicas=replicas, recovering=recovering
     ) as log:  # fmt: skip
         yield Own(store, keyring, log, replicas, passphrase)
+
+
+def catch_up(**terms: Unpack[Terms]) -> None:
+    """Adopt what the peers of this store have of an own log; those that do not answer change nothing."""
+    store = open_store(terms.get("home"))
+    peers = known_peers(store.home)
+    if terms.get("heads") is not None or not peers:
+        return
+    fetcher = Fetcher([HttpSource.parse(url) for url in peers], SILENT)
+    try:
+        with suppress(ModelnetError):
+            sync(Replicas(store), own_pid(store, terms.get("publisher")), fetcher)
+    finally:
+        fetcher.close()
 
 
 def refresh(**terms: Unpack[Terms]) -> Checkpoint:
