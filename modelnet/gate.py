@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelnet.core.adoption import revoked_ancestors
+from modelnet.core.adoption import ancestor_publishers, revoked_ancestors
 from modelnet.core.events import Digests
 from modelnet.core.freshness import RULES, Operation, Rule, Status
 from modelnet.core.manifest import Manifest
 from modelnet.core.names import Floor, Locator, Reference, parse_reference
 from modelnet.core.release import Release
-from modelnet.core.resolution import Logged, View, newest
+from modelnet.core.resolution import Logged, View, newest, offered
 from modelnet.core.revocations import Revocation
 from modelnet.errors import ModelnetError, TrustError, UnavailableError
 from modelnet.policies import Policies, Terms, load_policies
@@ -133,6 +133,18 @@ class Gate:
         logged, pinned = _choose(view, reference, standing)
         check_pin(logged.event.release, reference)
         return self._admit(view, standing, logged, pinned=pinned)
+
+    def ancestors(self, reference: Reference) -> set[str]:
+        """Return the publishers of what the release that `reference` means was made from, known here or not.
+
+        Empty where it cannot be told which release is meant: whoever wants to use it learns why from `resolve`.
+        """
+        try:
+            pid = resolve_publisher(self.store, reference.publisher)
+            logged, _ = _choose(self.replicas.view(pid), reference, self._standing(pid))
+        except ModelnetError:
+            return set()
+        return ancestor_publishers(logged, _Views(self.replicas)) - {pid}
 
     def row(self, trusted: Trusted) -> ReleaseRow:
         """Return where the files of a release are in this store; raise `UnavailableError` when they are not here."""
@@ -292,7 +304,13 @@ class Gate:
                 f"{name} is in quarantine: {_EQUIVOCATED}", rule="quarantined", got=standing.pid,
                 hint="`modelnet log` shows the evidence; the publisher has to recover its log",
             )  # fmt: skip
-        age = f"what is known about {name} is {age_text(knowledge.age_s)} old"
+        if standing.freshness.doubt:
+            # The age would be that of a clock that is wrong, or of a witness's.
+            age = (
+                f"how old what is known about {name} is cannot be told: the clock here and what was vouched for differ"
+            )
+        else:
+            age = f"what is known about {name} is {age_text(knowledge.age_s)} old"
         eased = (
             rule is Rule.WARN
             or (rule is Rule.ACCEPT_STALE and terms.accept_stale)
@@ -303,7 +321,10 @@ class Gate:
             raise TrustError(
                 age, rule=standing.status.value, wanted=f"at most {age_text(standing.max_age)}"
                 if standing.status is Status.STALE else f"at most {age_text(terms.hard_max_s)}",
-                hint="ask a peer that has news with --peer URL"
+                hint=(
+                    "set this machine's clock; else a witness's is wrong" if standing.freshness.doubt
+                    else "ask a peer that has news with --peer URL"
+                )
                 + ("; --accept-stale takes it as it is" if stale else "")
                 + ("; --offline-pinned takes it as it is" if rule is Rule.OFFLINE_PINNED else ""),
             )  # fmt: skip
@@ -322,6 +343,12 @@ class Gate:
                     hint="`modelnet show --lineage` draws what it was made from",
                 )  # fmt: skip
             warnings.append(text)
+        warnings += [
+            f"{_name(logged.event.release)} was made from a release of {unknown}, whose log is not known here: "
+            "whether that release was revoked is not known either"
+            for unknown in sorted(ancestor_publishers(logged, _Views(self.replicas)))
+            if not self.replicas.known(unknown)
+        ]
 
 
 class _Views(dict[str, View]):
@@ -349,6 +376,8 @@ def _choose(view: View, reference: Reference, standing: Standing) -> tuple[Logge
     found = newest(view, reference.name, channel)
     if found is None and version == LATEST:
         found = newest(view, reference.name, LATEST)
+    if found is None and (taken := _taken_back(view, reference.name, channel)) is not None:
+        return taken, False  # whoever asked for it learns what became of it
     if found is None:
         offered = "no release that is offered" if version is None else "no such version or channel"
         raise UnavailableError(
@@ -356,6 +385,14 @@ def _choose(view: View, reference: Reference, standing: Standing) -> tuple[Logge
             hint="`modelnet log` lists its releases; a peer may know more: --peer URL",
         )  # fmt: skip
     return found, reference.manifest_sha256 is not None
+
+
+def _taken_back(view: View, name: str, channel: str | None) -> Logged | None:
+    """Return the newest release that was revoked or yanked, of a name or channel of which none is offered."""
+    for listed in view.listed(name):
+        if (channel is None or channel in listed.channels) and not offered(view, listed):
+            return view.logged(listed)
+    return None
 
 
 def _name(release: Release) -> str:

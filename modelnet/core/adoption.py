@@ -16,7 +16,8 @@ from modelnet.core.revocations import Revocation
 from modelnet.errors import IntegrityError, MalformedError, TrustError
 
 __all__ = [
-    "MAX_NEW", "MAX_TAKEN", "MAX_UNSIGNED", "Growth", "adopt", "check_head", "choose_branch", "claimed_size",
+    "MAX_NEW", "MAX_TAKEN", "MAX_UNSIGNED", "Growth", "adopt", "ancestor_publishers", "check_head", "choose_branch",
+    "claimed_size",
     "revoked_ancestors",
 ]  # fmt: skip
 
@@ -130,6 +131,23 @@ def revoked_ancestors(logged: Logged, states: Mapping[str, View]) -> list[Revoca
                 # The parent may be named by one digest and revoked by the other.
                 full = Digests.of(known.event.release)
                 found += [one for one in owner.revocations_of(full) if one not in found]
+                queue.append(known)
+    return found
+
+
+def ancestor_publishers(logged: Logged, states: Mapping[str, View]) -> set[str]:
+    """Return the publishers of what a release was made from, as far as `states` (by pid) know; those not known too."""
+    found: set[str] = set()
+    queue, seen = [logged], {Digests.of(logged.event.release)}
+    for release in queue:
+        for parent in release.event.derived_from:
+            pid = parent.pid or release.event.pid
+            found.add(pid)
+            owner = states.get(pid)
+            if owner is None or parent.digests in seen or len(seen) > MAX_ANCESTORS:
+                continue
+            seen.add(parent.digests)
+            if (known := owner.manifest(parent.digests)) is not None:
                 queue.append(known)
     return found
 

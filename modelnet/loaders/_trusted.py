@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -96,10 +97,13 @@ def trust(
 ) -> Trusted:
     """Return the release that `reference` means, once the gate has let it through.
 
-    With `pull` what is not here is fetched, from `peers` or those that are known; `sparse` takes files of which only
-    some tensors are here as they are. Raises what gate and pull raise.
+    With `pull` what is not here is fetched, from `peers` or those that are known; who names `peers` wants to know what
+    they have heard since, so they are asked in any case. `sparse` takes files of which only some tensors are here as
+    they are. Raises what gate and pull raise.
     """
     gate = _gate(home, policy)
+    if pull and peers:
+        _hear(gate, reference, peers)
     try:
         return _resolved(gate, reference, only, sparse=sparse)
     except ModelnetError as error:
@@ -115,6 +119,21 @@ def trust(
         raise refused
     bring(reference, peers=sources, only=only, home=gate.store.home)
     return _resolved(gate, reference, only, sparse=sparse)
+
+
+def _hear(gate: Gate, reference: str, peers: Sequence[str]) -> None:
+    """Bring the publisher's log up to what `peers` show; where nobody answers, what is known here decides."""
+    from modelnet.fetching import Fetcher
+    from modelnet.progress import SILENT
+    from modelnet.resolve import sync_all
+    from modelnet.stores.http import HttpSource
+
+    fetcher = Fetcher([HttpSource.parse(peer) for peer in dict.fromkeys(peers)], SILENT)
+    try:
+        with suppress(UnavailableError):
+            sync_all(gate, fetcher, parse_reference(reference))
+    finally:
+        fetcher.close()
 
 
 def find_path(

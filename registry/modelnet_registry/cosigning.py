@@ -166,6 +166,10 @@ def ask_witness(
         size = _SIZE.fullmatch(answer) if status == HTTPStatus.CONFLICT and kind == SIZE else None
         if size is None:
             raise UnavailableError(f"the witness refused: {status}", rule="witness", source=url)
+        if int(size[1]) == old == head.size:
+            raise UnavailableError(
+                "the witness has cosigned another head of this size", rule="fork", wanted=head.root.hex(), source=url
+            )
         if (old := int(size[1])) > head.size:
             raise UnavailableError(
                 "the witness has seen a larger log", rule="size", wanted=head.size, got=old, source=url

@@ -18,13 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from nacl.bindings import crypto_core_ed25519_is_valid_point
+
 from modelnet.core.entries import read_event, sign_event
 from modelnet.core.events import Close, Delegate, Event, Keys, Next, Recover, Revoke, Rotate
 from modelnet.core.fold import Inert, PublisherState
 from modelnet.core.identity import HEX, MAX_KEYS, Role
 from modelnet.core.keys import SigningKey, VerifyKey
+from modelnet.core.names import check_name
 from modelnet.errors import ModelnetError, UsageError
 from modelnet.partial import disk_errors
+from modelnet.signed import resolve_publisher
 from modelnet.stores.keyring import Keyring, draw_keys, read_keyring, write_keyring
 from modelnet_registry.log.own import Appended, Own, Terms, catch_up, own_log
 
@@ -171,6 +175,12 @@ def delegate(
     with own_log(**terms) as own:
         if not all(HEX.fullmatch(key) for key in keys):
             raise UsageError("a public key is 64 lower-case hex digits", rule="keys")
+        if weak := [key for key in keys if not crypto_core_ed25519_is_valid_point(bytes.fromhex(key))]:
+            # The log would take it, and from then on the delegation would be one that nobody can use.
+            raise UsageError("nobody can sign with this key", rule="keys", got=weak[0])
+        if not prefix.endswith("/"):
+            raise UsageError("not a prefix of names", rule="prefix", got=prefix, hint="it ends with a slash: llama/")
+        check_name(prefix[:-1])
         role = Role(tuple(VerifyKey(bytes.fromhex(key)) for key in keys), threshold)
         event = Delegate(own.pid, prefix, role, not_after, own.log.state.size)
         return own.append(event, own.keys.quorum("root", own.log.state.root))
@@ -179,6 +189,8 @@ def delegate(
 def close(*, successor: str | None = None, **terms: Unpack[Terms]) -> Appended:
     """End the log: nothing but revocations counts afterwards. `successor` advises followers of another publisher."""
     with own_log(**terms) as own:
+        if successor is not None:
+            successor = resolve_publisher(own.store, successor)
         return own.append(Close(own.pid, successor), own.keys.quorum("root", own.log.state.root))
 
 

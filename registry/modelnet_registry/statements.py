@@ -95,6 +95,8 @@ def supersede(
     with _own(subject, terms) as own:
         state = own.log.state
         old, new = _digests(own.store, state, subject), _digests(own.store, state, by)
+        if set(old.names) & set(new.names):
+            raise UsageError("a release does not take its own place", rule="supersede", got=str(by))
         if state.manifest(new) is None:
             raise UsageError("what takes its place is not in the log", rule="missing", got=str(by))
         return own.append(Supersede(own.pid, old, new, reason), own.keys.quorum("release", state.release))

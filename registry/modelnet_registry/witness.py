@@ -194,7 +194,8 @@ class Witness:
 
         Raises `TrustError` with rule `origin` for an unknown log and `signature` when no key of the log signed,
         `MalformedError` for what is no checkpoint, `UnavailableError` with rule `size` and the size that it knows in
-        `got` when another size than `old` was cosigned last, `IntegrityError` when the head does not continue that one.
+        `got` when another size than `old` was cosigned last, or another head of this size, `IntegrityError` when the
+        head does not continue that one.
         """
         origin = asked.note.unverified_text.partition("\n")[0]
         keys = self._logs(origin)
@@ -269,6 +270,11 @@ class Witness:
                 ours = self._cosigned(known)
                 lines = known.signatures if ours is None else known.signatures[:-1]
                 self._forked(head.origin, Evidence(SignedNote(known.unverified_text, lines), note))
+                # C2SP tlog-witness: "If the old size is equal to the checkpoint size, the witness MUST check that the
+                # root hashes are also identical. If they don't match, the witness MUST respond with a 409".
+                raise UnavailableError(
+                    "another head of this size was cosigned", rule="size", wanted=head.root.hex(), got=last.size
+                ) from None
             raise
 
     def _cosigned(self, note: SignedNote) -> tuple[int, bytes] | None:

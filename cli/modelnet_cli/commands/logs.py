@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelnet.wording import count_text
 from modelnet_cli.options import KeyFiles, PassphraseFile, PublisherName, own_terms
 from modelnet_cli.output import Output
 
 if TYPE_CHECKING:
     from modelnet.core.events import Event
     from modelnet.gate import Gate
+    from modelnet.syncing import Heard
 
 Who = Annotated[str, typer.Argument(metavar="PUBLISHER", help="A name that was given here, or a publisher's id.")]
 Peers = Annotated[list[str] | None, typer.Option("--peer", help="Node to ask; may be repeated.")]
@@ -220,10 +223,8 @@ def audit(output: Output, publisher: Who, peer: Peers = None) -> None:
     from modelnet.errors import IntegrityError, TrustError
     from modelnet.gate import Gate
     from modelnet.signed import resolve_publisher
-    from modelnet.stores.home import Home
     from modelnet.stores.local import open_store
     from modelnet.stores.peers import known_peers
-    from modelnet_registry.cosigning import heads_elsewhere
     from modelnet_registry.log.fsck import check_log
 
     gate = Gate.open(open_store())
@@ -233,28 +234,30 @@ def audit(output: Output, publisher: Who, peer: Peers = None) -> None:
     if problems:
         first = problems[0]
         raise IntegrityError(first.message, rule=first.rule, path=first.path, hint="run `modelnet sync` to mend it")
-    heads = _elsewhere(gate, pid, peer) if peer else []
-    if not peer and known_peers(Home.find()):
-        heads = [note.unverified_text for note in heads_elsewhere(gate.store.home, pid, standing.origin)]
+    heard = _elsewhere(gate, pid, peer or known_peers(gate.store.home))
+    agree = [one for one in heard if one.size is not None and one.error is None]
     standing = gate.replicas.standing(pid)
     if standing.quarantined:
         raise TrustError(
             "the publisher signed two histories that exclude each other", rule="equivocation", got=pid,
             hint="`modelnet log --all` shows both heads",
         )  # fmt: skip
-    sizes = sorted({int(text.splitlines()[1]) for text in heads})
+    sizes = sorted({one.size for one in agree if one.size is not None})
+    refused = [{"source": one.source, "reason": str(one.error)} for one in heard if one.error is not None]
     output.result(
         {
             "publisher": pid, "size": standing.size, "root": standing.root.hex(), "problems": [],
-            "peers": len(heads), "sizes": sizes, "state": standing.status.value,
+            "peers": len(agree), "sizes": sizes, "refused": refused, "state": standing.status.value,
         },
         f"{standing.size} entries lead to the signed head, root {standing.root.hex()}",
-        f"{len(heads)} heads elsewhere agree, of sizes {sizes}" if heads else "nobody else was asked, or answered",
+        f"{count_text(len(agree), 'peer')} agree, with heads of sizes {sizes}"
+        if agree else "nobody else was asked, or answered",
+        *(f"does not count: {one['source']}: {one['reason']}" for one in refused),
     )  # fmt: skip
 
 
-def _elsewhere(gate: Gate, pid: str, peers: list[str]) -> list[str]:
-    """Sync from `peers`; return the heads of those whose log agrees with the one here."""
+def _elsewhere(gate: Gate, pid: str, peers: Sequence[str]) -> list[Heard]:
+    """Sync from `peers`; return what each of them had: a head agrees once it was verified against the log here."""
     from modelnet.fetching import Fetcher
     from modelnet.progress import SILENT
     from modelnet.stores.http import HttpSource
@@ -262,10 +265,9 @@ def _elsewhere(gate: Gate, pid: str, peers: list[str]) -> list[str]:
 
     fetcher = Fetcher([HttpSource.parse(url) for url in peers], SILENT)
     try:
-        report = bring(gate.replicas, pid, fetcher)
+        return bring(gate.replicas, pid, fetcher).heard
     finally:
         fetcher.close()
-    return [f"{one.source}\n{one.size}" for one in report.heard if one.size is not None and one.error is None]
 
 
 def beat(

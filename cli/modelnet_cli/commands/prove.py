@@ -89,6 +89,9 @@ def _check(output: Output, path: Path) -> None:
         )  # fmt: skip
     state = gate.replicas.state(claimed.pid)
     head = proof.verify(entry, state.origin, state.log_keys())
+    if head.size <= state.size:
+        # Another history than the one that is followed here: then the two heads are the evidence, which is kept.
+        gate.replicas.adopt(claimed.pid, proof.note)
     # In the log is not enough: it must count there, and still stand.
     trusted = gate.resolve(str(claimed.locator))
     if trusted.release.envelope.encoded != entry and trusted.release.manifest != claimed.manifest:
@@ -101,4 +104,6 @@ def _check(output: Output, path: Path) -> None:
         },
         f"{claimed.name}@{claimed.version} is entry {proof.index} of a log of {head.size} that its publisher signed",
     )  # fmt: skip
+    if head.size > state.size:
+        output.note(f"the log is known here to {state.size} entries only; `modelnet sync` can tell if it leads there")
     output.note(knowledge_text(trusted.knowledge))

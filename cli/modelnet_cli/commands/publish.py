@@ -10,7 +10,7 @@ import typer
 from modelnet.wording import count_text, size_text
 from modelnet_cli.commands.pin import pin as pin_release
 from modelnet_cli.commands.pin import ready_targets
-from modelnet_cli.options import PassphraseFile, read_passphrase
+from modelnet_cli.options import KeyFiles, PassphraseFile, PublisherName, own_terms
 from modelnet_cli.output import Output
 
 
@@ -27,25 +27,24 @@ def publish(
     relation: Annotated[str | None, typer.Option("--relation", help="finetune, adapter, merge or quantized.")] = None,
     license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier of the licence.")] = None,
     description: Annotated[str | None, typer.Option("--description", help="One sentence about the model.")] = None,
-    publisher: Annotated[str | None, typer.Option("--publisher", help="Which of several own publishers signs.")] = None,
+    publisher: PublisherName = None,
+    key_file: KeyFiles = None,
     passphrase_file: PassphraseFile = None,
     pin: Annotated[
         list[str] | None, typer.Option("--pin", metavar="TARGET", help="Then pin it, e.g. kubo; may be repeated.")
     ] = None,
 ) -> None:
     """Sign a folder or file as a release and print its locator."""
-    from modelnet.stores.home import Home
-    from modelnet.stores.keyring import is_locked
     from modelnet.stores.local import open_store
     from modelnet_registry.publisher import publish as make
 
     targets = ready_targets(pin or [])
     metadata = {key: value for key, value in (("license", license_), ("description", description)) if value}
-    passphrase = read_passphrase(passphrase_file, ask=is_locked(Home.find().keys))
+    terms = own_terms(publisher, key_file, passphrase_file)
     with output.bars() as bars:
         made = make(
             path, name=name, version=version, channels=channel or (), plan=plan, derived_from=derived_from,
-            relation=relation, metadata=metadata, publisher=publisher, passphrase=passphrase, progress=bars,
+            relation=relation, metadata=metadata, progress=bars, **terms,
         )  # fmt: skip
     for skipped in made.skipped:
         output.note(f"left out: {skipped}")

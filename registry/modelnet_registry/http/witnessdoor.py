@@ -1,7 +1,8 @@
 """The door of a witness, as C2SP tlog-witness has it; open only where the operator asked for it.
 
 POST /add-checkpoint              200 the cosignature · 400 · 403 not signed by its log · 404 unknown log
-                                  409 with the size that was cosigned last (text/x.tlog.size) · 422 does not continue it
+                                  409 with the size that was cosigned last (text/x.tlog.size), also when another head
+                                  of that size was · 422 does not continue it
 GET /witness                      the witness's verifier key, one line
 GET /{origin hash}/checkpoint     the newest head that was cosigned
 """
