@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from modelnet.replica import Replicas
 from modelnet.stores.local import open_store
 from tests.cli.conftest import Scene
 from tests.store.stage import Machine, serving, write_random
+from tests.transfer.hostile import Kind, Proxy
 
 OTHER = "b" * 52
 
@@ -182,6 +185,10 @@ def test_a_delegate_releases_under_its_prefix(scene: Scene, tmp_path: Path) -> N
     said(scene.alice, "keys", "delegate", "bob/", "--key", made["key"])
     (row,) = [row for row in said(scene.alice, "keys", "list")["keys"] if row["role"].startswith("delegate")]
     assert (row["role"], row["here"]) == ("delegate bob/", False)
+    for prefix, key in (("bob", made["key"]), ("bob/../", made["key"]), ("bob/", "0" * 64)):
+        refused(scene.alice, "keys", "delegate", prefix, "--key", key, wanted=2)
+    refused(scene.alice, "supersede", "acme/m@1", "--by", "acme/m@1", wanted=2)
+    refused(scene.alice, "keys", "close", "--successor", "!", wanted=2)
 
 
 def test_audit_and_beat(scene: Scene) -> None:
@@ -194,6 +201,42 @@ def test_audit_and_beat(scene: Scene) -> None:
     tile.write_bytes(tile.read_bytes()[:-1] + b"x")
     assert refused(scene.bob, "audit", pid, wanted=3)["hint"]
     assert refused(scene.bob, "audit", OTHER, wanted=5)["rule"] == "missing"
+
+
+@pytest.mark.parametrize("text", ["x\n", "{origin}\nxyz\nAAAA\n", "{origin}\n7\n" + "A" * 43 + "=\n"])
+def test_an_audit_counts_no_head_that_it_did_not_verify(scene: Scene, text: str) -> None:
+    """A peer that shows nonsense, or a head that nobody signed, does not agree; the honest one does."""
+    pid = scene.locator.split(":")[1].split("/")[0]
+    origin = f"modelnet.alt/p/{pid}"
+    note = f"{text.format(origin=origin)}\n\u2014 {origin} {base64.b64encode(bytes(68)).decode()}\n".encode()
+    with Proxy(scene.url, lambda exchange: exchange.reply(note), kinds=[Kind.HEAD]) as odd:
+        audited = said(scene.bob, "audit", pid, "--peer", odd.url, "--peer", scene.url)
+        assert (audited["peers"], audited["sizes"]) == (1, [2])
+        assert [one["source"] for one in audited["refused"]] == [odd.url]
+        (scene.bob.home / "peers").write_text(f"{odd.url}\n")
+        assert said(scene.bob, "audit", pid)["peers"] == 0
+
+
+def test_threat_12_a_proof_of_another_history_is_evidence(scene: Scene, tmp_path: Path) -> None:
+    """The head in the proof is signed and not of the log that is followed: both are kept, and the log is in doubt."""
+    twin = Machine(tmp_path / "twin")
+    shutil.copytree(scene.alice.home, twin.home)
+    for machine, version in ((twin, "2"), (scene.alice, "3")):
+        machine.publish(scene.source, version=version)
+    file = tmp_path / "m.tlog-proof"
+    twin.run("prove", "acme/m@1", "--out", file)
+    scene.bob.run("sync", "--peer", scene.url)
+    assert rule(refused(scene.bob, "prove", "--check", file)) in {"equivocation", "quarantined"}
+    pid = scene.locator.split(":")[1].split("/")[0]
+    assert len(said(scene.bob, "log", pid, "--all")["evidence"]) == 1
+
+
+def test_keys_kept_elsewhere_publish(scene: Scene, tmp_path: Path) -> None:
+    """A release key, or a delegate's, comes in a file for one command."""
+    scene.alice.run("keys", "export", "release", tmp_path / "release.keys")
+    words = ("publish", scene.source, "--name", "m", "--version", "2")
+    assert rule(refused(scene.alice, *words, wanted=2)) == "keys"
+    assert said(scene.alice, *words, "--key-file", tmp_path / "release.keys")["index"] == 2
 
 
 def test_policy(scene: Scene, tmp_path: Path) -> None:

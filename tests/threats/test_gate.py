@@ -184,6 +184,29 @@ def test_threat_22_a_third_party_brings_the_revocation(tmp_path: Path, acme: Pub
     refused_everywhere(home, acme.locators["1.1"], folder)
 
 
+def test_threat_22_who_names_peers_hears_what_they_know(tmp_path: Path, acme: Publisher) -> None:
+    """Knowledge that is fresh does not keep a load from asking the peers that it was given."""
+    home, _ = follower(tmp_path, acme)
+    acme.revoke()
+    with serving(acme.home) as url:
+        with modelnet.verified(acme.locators["1.1"], home=home):
+            pass
+        assert refusal(modelnet.verified, acme.locators["1.1"], peers=[url], home=home).rule == "revoked"
+    with pytest.raises(TrustError):
+        modelnet.verified(acme.locators["1.1"], home=home)
+
+
+def test_what_became_of_the_only_release_is_said(tmp_path: Path, acme: Publisher) -> None:
+    """A name of which nothing is offered any more is refused with the reason, not as if it had never been."""
+    acme.publish("1", name="alone")
+    acme.says(statements.revoke, acme.locators["1"], severity="malicious", text="backdoor")
+    home = tmp_path / "bob"
+    with serving(acme.home) as url:
+        error = refusal(modelnet.pull, f"{acme.pid}/alone", peers=[url], home=home)
+    assert error.rule == "revoked"
+    assert "backdoor" in str(error)
+
+
 def test_revoked_by_a_file_in_it(tmp_path: Path, acme: Publisher) -> None:
     """A revoked file stops every release of the publisher that has it, also those that came later."""
     acme.says(statements.revoke, acme.locators["1.1"], severity="malicious", files=["shared.bin"])
@@ -472,6 +495,27 @@ def test_threat_36_a_poisoned_ancestor(tmp_path: Path, acme: Publisher, severity
     gate.policies = Policies.parse('revoked_ancestor = "deny"')
     assert refusal(gate.resolve, leaf).rule == "ancestor-revoked"
     assert folder.exists()
+
+
+def test_threat_36_the_log_of_an_ancestor_is_asked_for(tmp_path: Path, acme: Publisher) -> None:
+    """Who never followed the base's publisher hears of its revocation from the same peers, else that it is unknown."""
+    middle = Publisher(tmp_path / "middle", modelnet.init(home=tmp_path / "middle").pid, {}, "")
+    other = Publisher(tmp_path / "other", modelnet.init(home=tmp_path / "other").pid, {}, "")
+    with serving(acme.home) as url:
+        modelnet.pull(acme.locators["1.1"], peers=[url], home=middle.home)
+    middle.publish("1", name="tuned", derived_from=acme.locators["1.1"], relation="finetune")
+    with serving(middle.home) as url:
+        modelnet.pull(middle.locators["1"], peers=[url], home=other.home)
+    leaf = other.publish("2", name="small", derived_from=middle.locators["1"], relation="quantized")
+    acme.revoke()
+    with serving(other.home) as theirs, serving(middle.home) as between, serving(acme.home) as base:
+        stripped = tmp_path / "stripped"
+        for pid in (acme.pid, middle.pid):
+            shutil.rmtree(other.home / "logs" / pid)
+        warnings = modelnet.pull(leaf, peers=[theirs], home=stripped).trusted.warnings
+        assert any("not known here" in warning and middle.pid in warning for warning in warnings)
+        error = refusal(modelnet.pull, leaf, peers=[theirs, between, base], home=tmp_path / "new")
+    assert error.rule == "ancestor-revoked"
 
 
 # Two histories
