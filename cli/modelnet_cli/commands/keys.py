@@ -19,6 +19,10 @@ Sheet = Annotated[
     Path | None,
     typer.Option("--sheet", help="File with the recovery sheet, one line for each key; asked for on a terminal."),
 ]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Do not store the new root keys here: the sheet that is used is where they are."),
+]
 MAX_SHEET = 16 * 1024
 
 
@@ -62,6 +66,7 @@ def rotate(
         list[str] | None, typer.Option("--role", help="release, log, beat (all three if none is given), or root.")
     ] = None,
     sheet: Sheet = None,
+    offline: Offline = False,
     publisher: PublisherName = None,
     key_file: KeyFiles = None,
     passphrase_file: PassphraseFile = None,
@@ -73,7 +78,8 @@ def rotate(
     terms = own_terms(publisher, key_file, passphrase_file)
     if roles == ["root"]:
         shown: list[str] = []
-        done = rotate_root(_seeds(sheet), show=lambda seeds: _show(output, seeds, shown), **terms)
+        seeds = _seeds(sheet)
+        done = rotate_root(seeds, show=lambda seeds: _show(output, seeds, shown), keep=not offline, **terms)
     elif "root" in roles:
         raise UsageError("root is rotated alone", rule="role", hint="run `modelnet keys rotate --role root`")
     else:
@@ -91,6 +97,7 @@ def recover(
     renew: Annotated[list[str] | None, typer.Option("--renew", help="Also new keys for release, log or beat.")] = None,
     reissue: Annotated[list[int] | None, typer.Option("--reissue", help="Dropped entry to append again.")] = None,
     sheet: Sheet = None,
+    offline: Offline = False,
     publisher: PublisherName = None,
     key_file: KeyFiles = None,
     passphrase_file: PassphraseFile = None,
@@ -100,7 +107,7 @@ def recover(
 
     shown: list[str] = []
     done = begin(
-        _seeds(sheet), show=lambda seeds: _show(output, seeds, shown), size=size, renew=renew or (),
+        _seeds(sheet), show=lambda seeds: _show(output, seeds, shown), size=size, renew=renew or (), keep=not offline,
         reissue=reissue or (), **own_terms(publisher, key_file, passphrase_file),
     )  # fmt: skip
     _said(output, done, "the log goes on under a new origin", shown)
