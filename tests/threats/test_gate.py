@@ -399,7 +399,7 @@ def gate_at(home: Path, days: float, **eased: bool) -> Gate:
     ("days", "pinned", "channel"),
     [(0, None, None), (6.9, None, None), (8, None, "stale"), (29, None, "stale"), (31, "expired", "expired")],
 )
-def test_threat_5_the_table_of_ages(
+def test_threat_05_the_table_of_ages(
     tmp_path: Path, acme: Publisher, days: float, pinned: str | None, channel: str | None
 ) -> None:
     """Old knowledge answers no question about the newest; very old knowledge none at all."""
@@ -461,7 +461,7 @@ def test_strict_wants_more_than_an_id(tmp_path: Path, acme: Publisher) -> None:
         assert modelnet.pull("acme/m", peers=[url], strict=True, home=home).release.version == "2.0"
 
 
-def test_threat_2_another_release_of_the_publisher(tmp_path: Path, acme: Publisher) -> None:
+def test_threat_02_another_release_of_the_publisher(tmp_path: Path, acme: Publisher) -> None:
     """Valid bytes of another version are not what was asked for (tuf-conformance: substitutes_target_file)."""
     home, _ = follower(tmp_path, acme)
     one, two = (acme.locators[version] for version in ("1.0", "1.1"))
