@@ -9,7 +9,7 @@ from typing import Any
 from modelnet.core import events, merkle, strictjson
 from modelnet.core.cid import DAG_PB, Cid
 from modelnet.core.cid import RAW as RAW_CODEC
-from modelnet.core.dsse import Envelope
+from modelnet.core.dsse import MAX_ENVELOPE, Envelope
 from modelnet.core.entries import sign_event
 from modelnet.core.fold import Logged, PublisherState
 from modelnet.core.identity import CONTROL_TYPE, Genesis, Role, make_genesis
@@ -71,6 +71,18 @@ def control(fields: dict[str, Any], *keys: str) -> bytes:
 def statement(fields: dict[str, Any], *keys: str) -> bytes:
     """Return an entry with a statement of any fields."""
     return Envelope.sign(PAYLOAD_TYPE, strictjson.dump(fields), [key(signer) for signer in keys]).encoded
+
+
+def relabelled(log: Log, name: str, version: str, digest: tuple[str, str], *, by: str) -> bytes:
+    """Return the entry that releases the manifest of `digest` (name, version) under another name."""
+
+    def said(name: str, version: str) -> dict[str, Any]:
+        fields = strictjson.parse(release_statement(manifest(name, version), log.pid), what="test", limit=MAX_ENVELOPE)
+        assert isinstance(fields, dict)
+        return fields
+
+    body = strictjson.dump(said(name, version) | {"subject": said(*digest)["subject"]})
+    return Envelope.sign(PAYLOAD_TYPE, body, [key(by)]).encoded
 
 
 class Log:

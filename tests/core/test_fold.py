@@ -6,7 +6,6 @@ Tests named `threat` are the rows of the threat table that can be decided withou
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,10 +18,9 @@ from modelnet.core.entries import sign_event
 from modelnet.core.events import Digests
 from modelnet.core.fold import Logged, PublisherState, apply_negative, origin_of
 from modelnet.core.note import Checkpoint, SignedNote
-from modelnet.core.release import PAYLOAD_TYPE, release_statement
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError
 from tests.core.fuzz_log import SLOW_SECONDS, run
-from tests.core.logs import Log, control, digests, following, inert_rules, key, manifest, release, role, statement
+from tests.core.logs import Log, control, digests, following, inert_rules, key, relabelled, release, role, statement
 
 V10, V11, V12 = (digests("llama", version) for version in ("1.0", "1.1", "1.2"))
 
@@ -249,18 +247,6 @@ def test_delegates_release_under_their_prefix(log: Log) -> None:
     log.add(events.Yank(log.pid, (digests("acme/big", "1.0"),)), "delegate")
 
     assert inert_rules(log.state) == dict.fromkeys((8, 9, 10, 11, 13), "signature")
-
-
-def relabelled(log: Log, name: str, version: str, digest: tuple[str, str], *, by: str) -> bytes:
-    """Return the entry that releases the manifest of `digest` (name, version) under another name."""
-
-    def said(name: str, version: str) -> dict[str, Any]:
-        fields = strictjson.parse(release_statement(manifest(name, version), log.pid), what="test", limit=MAX_ENVELOPE)
-        assert isinstance(fields, dict)
-        return fields
-
-    body = strictjson.dump(said(name, version) | {"subject": said(*digest)["subject"]})
-    return Envelope.sign(PAYLOAD_TYPE, body, [key(by)]).encoded
 
 
 def test_threat_15_a_delegate_changes_nothing_outside_its_prefix(log: Log) -> None:

@@ -26,7 +26,7 @@ def entries_of(folder: Path, size: int) -> list[bytes]:
 
 def test_every_case_is_here() -> None:
     """No case was lost."""
-    assert CASES == ["keys", "long", "recovered", "releases", "revocations", "unreadable"]
+    assert CASES == ["delegates", "keys", "long", "recovered", "releases", "revocations", "unreadable"]
 
 
 @pytest.mark.parametrize("case", CASES)
