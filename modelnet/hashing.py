@@ -65,7 +65,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class HashedFile:
-    """A file as it was while it was hashed: its manifest entry, its DAG and where each chunk lies."""
+    """A file as it was while it was hashed: its manifest entry, its DAG, its tensors and where each chunk lies."""
 
     entry: FileEntry
     child: Child
@@ -73,6 +73,7 @@ class HashedFile:
     chunks: list[ChunkRow]
     source: Path
     status: os.stat_result
+    tensors: tuple[Span, ...] = ()
 
     def check_unchanged(self) -> None:
         """Raise `IntegrityError` if the file is no longer the one that was hashed."""
@@ -136,7 +137,8 @@ def hash_file(
     entry = FileEntry(
         path, status.st_size, child.cid, hasher.blake3.digest(), hasher.sha256.digest(), plan, hasher.git_sha1, kind
     )
-    hashed = HashedFile(entry, child, nodes, chunks, source, status)
+    tensors = layout.tensors if layout is not None else ()
+    hashed = HashedFile(entry, child, nodes, chunks, source, status, tensors)
     hashed.check_unchanged()
     return hashed
 

@@ -23,6 +23,7 @@ from modelnet.core import dagcbor
 from modelnet.core.cid import BLAKE3, DAG_CBOR, DAG_PB, RAW, Cid
 from modelnet.core.names import check_name, check_version
 from modelnet.core.paths import check_paths
+from modelnet.core.variants import Variant, read_variants
 from modelnet.errors import MalformedError, UsageError
 
 __all__ = ["MAX_FILES", "MAX_MANIFEST", "FileEntry", "Manifest"]
@@ -98,6 +99,11 @@ class Manifest:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(entry.size for entry in self.files)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Files that stand for each other, of which a pull may take one set; raises `MalformedError` (rule `variant`)."""
+        return read_variants(self.extra.get("variants", {}), [entry.path for entry in self.files])
 
     @property
     def parents(self) -> tuple[Cid, ...]:
