@@ -102,7 +102,7 @@ class Manifest:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """Files that stand for each other, of which a pull may take one set; raises `MalformedError` (rule `variant`)."""
+        """Files that stand for each other, of which a pull may take one set; raises `MalformedError`."""
         return read_variants(self.extra.get("variants", {}), [entry.path for entry in self.files])
 
     @property
