@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from modelnet.content.templates import CODE_FIELDS
 from modelnet.errors import TrustError
 from modelnet.loaders._library import need
+from modelnet.loaders._trusted import unsigned
 from modelnet.loaders.levels import Level
 from modelnet.loading import VerifiedModel, verified
 from modelnet.policies import Policies
 
-__all__ = ["check_code", "from_pretrained", "offline"]
+__all__ = ["foreign_code", "from_pretrained", "offline", "prepared"]
 
 _lock = threading.Lock()
 _inside = 0
 _before: list[tuple[bool, str | None]] = []
 CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
+JOINED = ("gguf_file", "subfolder")  # options that a library joins to the folder
+PEEK = 512
+SHOWN = 160  # characters of a name in a refusal
 
 
 @contextmanager
@@ -60,17 +67,69 @@ def from_pretrained(
 ) -> Any:
     """Call `factory.from_pretrained` on the verified folder of `ref`; see `modelnet.loaders.transformers`."""
     with verified(ref, policy, pull, only=only, level=level, home=home) as model, offline():
-        if options.get("trust_remote_code"):
-            check_code(model)
-        options = {"local_files_only": True, **options}
+        options = {"local_files_only": True, **prepared(model, options)}
         return factory.from_pretrained(str(model.path), *arguments, **options)
 
 
-def check_code(model: VerifiedModel) -> None:
-    """Raise `TrustError` unless the code that would run is in the release, where the policy allowed its digest."""
-    for finding in model.findings:
-        if finding.rule == "auto-map" and "--" in finding.detail:
+def prepared(model: VerifiedModel, options: dict[str, Any], *, inside: str = "") -> dict[str, Any]:
+    """Return the options that a verified folder is loaded with: nothing of them leads out of the release.
+
+    Raises `TrustError` for files elsewhere, and for `trust_remote_code` where a configuration names code elsewhere: the
+    policy allows code by its digest, and there is none. Left to choose, the library would ask whoever sits there; it is
+    told not to run it.
+    """
+    for name in JOINED:
+        value = options.get(name)
+        if value and not _is_below(os.fsdecode(value)):
+            raise unsigned(os.fsdecode(value))
+    if options.get("gguf_file"):
+        model / str(PurePosixPath(inside, options.get("subfolder") or "", os.fsdecode(options["gguf_file"])))
+    if (trusting := options.get("trust_remote_code")) is not None and not trusting:
+        return options
+    for entry in model.files:
+        if (code := foreign_code(_configuration(model / entry.path))) is not None:
+            if trusting is None:
+                return {**options, "trust_remote_code": False}
             raise TrustError(
-                f"code of another repository, which nobody signed: {finding.detail}", rule="auto-map",
-                path=finding.path, hint="publish the code with the model and allow its file in policy.toml",
+                f"code of another repository, which nobody signed: {code[:SHOWN]}", rule="auto-map", path=entry.path,
+                hint="publish the code with the model and allow its file in policy.toml",
             )  # fmt: skip
+    return options
+
+
+def _configuration(path: Path) -> bytes:
+    """Return the content of a file that is JSON by its name or its first byte, as a library may be told any name."""
+    with path.open("rb") as file:
+        head = file.read(PEEK)
+        if path.suffix != ".json" and head.lstrip()[:1] not in (b"{", b""):
+            return b""
+        return head + file.read()
+
+
+def _is_below(path: str) -> bool:
+    pure = PurePath(path)
+    return not pure.is_absolute() and ".." not in pure.parts
+
+
+def foreign_code(content: bytes) -> str | None:
+    """Return the first code of another repository (`owner/name--module.Class`) that a configuration names, or None.
+
+    Wherever in the file it stands: configurations of parts are nested, and a library reads each by itself.
+    """
+    if b"--" not in content and b"\\u002" not in content:  # nor spelt by its escape
+        return None
+    try:
+        values = [(json.loads(content.decode("utf-8")), False)]
+    except ValueError:
+        return None  # the library cannot read it either
+    except RecursionError:
+        return "nested too deep to look at"
+    while values:
+        value, is_code = values.pop()
+        if isinstance(value, dict):
+            values += [(one, is_code or key in CODE_FIELDS) for key, one in value.items()]
+        elif isinstance(value, list):
+            values += [(one, is_code) for one in value]
+        elif is_code and isinstance(value, str) and "--" in value:
+            return value
+    return None

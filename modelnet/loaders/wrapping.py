@@ -178,9 +178,7 @@ def from_pretrained(original: Any, chooser: Chooser) -> Callable[..., Any]:
         if name is None or not chooser.takes(name):
             return original(cls, name, *args, **options)
         with _folder(os.fspath(name), chooser.home) as model, _hub.offline():
-            if options.get("trust_remote_code"):
-                _hub.check_code(model)
-            options["local_files_only"] = True
+            options = {**_hub.prepared(model, options), "local_files_only": True}
             return original(cls, str(model.path), *args, **options)
 
     return wrapper

@@ -16,7 +16,7 @@ import huggingface_hub.constants  # noqa: E402
 
 import modelnet  # noqa: E402
 from modelnet import loaders  # noqa: E402
-from modelnet.errors import IntegrityError, TrustError  # noqa: E402
+from modelnet.errors import IntegrityError, TrustError, UsageError  # noqa: E402
 from modelnet.loaders import diffusers as diffusers_loader  # noqa: E402
 from modelnet.loaders import transformers as transformers_loader  # noqa: E402
 from modelnet.policies import Policies, Terms  # noqa: E402
@@ -169,6 +169,75 @@ def test_code_of_another_repository_is_refused(shelf: Shelf, tmp_path: Path) -> 
     with pytest.raises(TrustError) as refused:
         transformers_loader.from_pretrained(transformers.AutoModel, "acme/own", trust_remote_code=True, policy=policy)
     assert refused.value.rule == "auto-map"
+
+
+def test_code_elsewhere_is_found_wherever_it_is_named(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind long keys, spelt by escapes, in a list, in the configuration of a part, in a tokenizer's: always refused.
+
+    Somebody else's copy of that code lies in the Hub's cache, where transformers would find it offline.
+    """
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    elsewhere = "evil/repo--own.OwnModel"
+    long = {f"{letter * 60}": "own.OwnModel" for letter in "ABCD"}
+    names = {"AutoConfig": "own.OwnConfig"}
+    maps = {
+        "long": json.dumps({"model_type": "own", "auto_map": {**long, "zAutoModel": elsewhere, **names}}),
+        "escaped": json.dumps({"auto_map": {**names, "AutoModel": elsewhere}}).replace("--", "\\u002d\\u002D"),
+        "list": json.dumps({"auto_map": {"AutoTokenizer": [None, elsewhere]}}),
+        "nested": json.dumps({"auto_map": names, "text_config": {"auto_map": {"AutoModel": elsewhere}}}),
+    }
+    for name, text in maps.items():
+        folder = _own(tmp_path / name)
+        (folder / "config.json").write_text(text)
+        _refuses_code(shelf, name, folder, "config.json")
+    folder = _own(tmp_path / "odd")
+    (folder / "odd.txt").write_text(maps["long"])
+    _refuses_code(shelf, "odd", folder, "odd.txt")
+    folder = _own(tmp_path / "tokenizer")
+    (folder / "tokenizer_config.json").write_text(maps["list"])
+    _refuses_code(shelf, "tokenizer", folder, "tokenizer_config.json")
+
+
+def _refuses_code(shelf: Shelf, name: str, folder: Path, path: str) -> None:
+    made = modelnet.publish(folder, name=name, version="1", home=shelf.home)
+    digests = frozenset(entry.sha256.hex() for entry in made.manifest.files)
+    policy = Policies(Terms(), {made.release.pid: Terms(allow_code=digests)})
+    factory = during(transformers.AutoModel, "from_pretrained", lambda: pytest.fail("transformers was called"))
+    with factory, pytest.raises(TrustError) as refused:
+        transformers_loader.from_pretrained(
+            transformers.AutoModel, f"acme/{name}", trust_remote_code=True, policy=policy
+        )
+    assert (refused.value.rule, refused.value.path) == ("auto-map", path)
+
+
+def test_code_elsewhere_is_not_asked_about(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that transformers knows, and that names code elsewhere too, loads with its own; nobody is asked."""
+    _, folder = shelf.copy("minilm", need("minilm"))
+    expected = _plain(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for extra in ({"auto_map": {"AutoModel": "evil/repo--own.Own"}}, {"note": "a -- b", "auto_map": {}}):
+        (folder / "config.json").write_text(json.dumps({**config, **extra}))
+        shelf.publish("minilm", folder, version=f"2.{len(extra)}")
+        monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+        assert torch.equal(_load("acme/minilm"), expected)
+
+
+def test_arguments_lead_out_of_no_release(shelf: Shelf, tmp_path: Path) -> None:
+    """Neither a GGUF file nor a folder that is joined to the verified one."""
+    ref, _ = shelf.copy("minilm", need("minilm"))
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "evil.gguf").write_bytes(b"GGUF")
+    for options in (
+        {"gguf_file": str(tmp_path / "evil" / "evil.gguf")}, {"gguf_file": "../evil.gguf"},
+        {"subfolder": str(tmp_path / "evil")}, {"subfolder": "x/../../evil"},
+    ):  # fmt: skip
+        with pytest.raises(TrustError) as refused:
+            transformers_loader.from_pretrained(transformers.AutoModel, ref, **options)
+        assert refused.value.rule == "unsigned"
+    with pytest.raises(UsageError):
+        transformers_loader.from_pretrained(transformers.AutoModel, ref, gguf_file="other.gguf")
 
 
 def test_installed_transformers_takes_our_names(shelf: Shelf) -> None:
