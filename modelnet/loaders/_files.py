@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TypeVar
 from modelnet.content import check_release, refuse
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.errors import MalformedError, UsageError
+from modelnet.formats import ByteSource, sniff
 from modelnet.gate import Knowledge
 from modelnet.loaders._trusted import PREFIX, Trusted, find_path, parse_target, trust, unsigned
 from modelnet.loaders.levels import Level
@@ -21,7 +23,7 @@ from modelnet.loaders.securing import open_signed
 from modelnet.loading import VerifiedModel, as_level
 from modelnet.policies import Policies, Terms
 
-__all__ = ["Held", "Opened", "hold", "open_entry", "open_file", "read_whole", "trust_file"]
+__all__ = ["Held", "Opened", "check_format", "hold", "open_entry", "open_file", "read_whole", "trust_file"]
 
 T = TypeVar("T")
 _KEPT: list[VerifiedModel] = []  # until the process ends
@@ -107,7 +109,8 @@ class Held:
     def keep(self, owner: T) -> T:
         """Hold the file for as long as `owner` lives: it may open the path again, which must not mean another file."""
         try:
-            vars(owner)["_modelnet_held"] = self.model
+            if vars(owner).setdefault("_modelnet_held", self.model) is not self.model:
+                vars(owner).setdefault("_modelnet_beside", []).append(self.model)  # an adapter, a draft, a projector
         except TypeError:  # an extension type takes no attribute, and says to nobody when it goes
             _KEPT.append(self.model)
         self.kept = True
@@ -122,21 +125,40 @@ def hold(
     level: Level | str | None = None,
     home: str | os.PathLike[str] | None = None,
     policy: Policies | None = None,
+    formats: Collection[str] = (),
 ) -> Iterator[Held]:
     """Give the verified file that `name` means, with the other parts when it is the first of a split GGUF.
 
     What has the path open, or mapped, when the block ends keeps the file; what may open it later has to `keep` it.
+    Raises `MalformedError` (rule `format`) for a file of none of `formats`, before a library meets it.
     """
     trusted, entry = trust_file(name, suffixes=suffixes, home=home, policy=policy)
     parts = _parts(trusted, entry.path)
     model = VerifiedModel(trusted, only=parts, level=as_level(level))
     alone = len(parts) == 1 and model.level is not Level.COPY
+    try:
+        for part in parts if formats else ():
+            with contextlib.closing(open_entry(trusted, trusted.entry(part)).reader) as reader:
+                check_format(reader, part, formats)
+    except BaseException:
+        model.close()
+        raise
     held = Held(model.file(entry.path).path if alone else str(model / entry.path), model.level, model)
     try:
         yield held
     finally:
         if not held.kept:
             model.close()
+
+
+def check_format(source: ByteSource, path: str, formats: Collection[str]) -> None:
+    """Raise `MalformedError` for content that is of none of `formats`."""
+    kind = sniff(source)
+    if kind not in formats:
+        raise MalformedError(
+            "a file of another format than this loader reads", rule="format", path=path, wanted=" or ".join(formats),
+            got=kind or "no format that is known",
+        )  # fmt: skip
 
 
 def _parts(trusted: Trusted, path: str) -> list[str]:

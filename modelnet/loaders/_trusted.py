@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ from modelnet.signed import find_release, open_manifest
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store
 
-__all__ = ["PREFIX", "Target", "Trusted", "find_path", "parse_target", "trust"]
+__all__ = ["PREFIX", "Target", "Trusted", "find_path", "matches", "parse_target", "trust", "unsigned"]
 
 PREFIX = "modelnet:"
 MAX_TARGET = 4096  # characters; longer than any path or locator
-_FILE = re.compile(r"#(?P<file>[^#]+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +72,21 @@ def parse_target(text: str) -> Target:
 
     `#file` at the end chooses one file. Raises `UsageError`.
     """
+    if not isinstance(text, str):
+        raise UsageError(
+            "a reference is text", rule="reference", wanted="publisher/name[@version][#file]", got=type(text).__name__,
+            hint="for a file or a folder that lies here, use modelnet.loaders",
+        )  # fmt: skip
     if len(text) > MAX_TARGET:
         raise UsageError("the reference is too long", rule="reference", wanted=f"at most {MAX_TARGET}", got=len(text))
-    found = _FILE.search(text)
-    reference = text[: found.start()] if found else text
+    reference, _, file = text.partition("#")  # no reference has one, but the name of a file may
+    if not file:
+        reference = text
     if reference.startswith(PREFIX) and not PID.match(reference, len(PREFIX)):
         # A name that is only known here; a locator, which others paste too, has the publisher's id.
         reference = reference.removeprefix(PREFIX)
     parse_reference(reference)
-    return Target(reference, found["file"] if found else None)
+    return Target(reference, file or None)
 
 
 def trust(
@@ -141,19 +145,29 @@ def find_path(
 ) -> tuple[Trusted, str] | None:
     """Return the release in this store that the file or folder at `path` belongs to, and its path there, or None.
 
-    The place is what counts, and links are not followed; what lies there is hashed by whoever reads it.
+    The place that is written counts first: a link that lies inside a release is refused by whoever reads it, and never
+    followed to another. Then the place that it leads to, as for a link to the folder of a release.
     """
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (links are refused, not followed)
+    # Without following links, as opening by descriptor does it; and with.
+    absolute, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100
     gate = _gate(home, policy)
-    for row in reversed(gate.store.index.releases()):
-        if absolute == row.path and row.layout != "file":
-            return _trusted(gate, row, gate.admit(row)), ""
-        if absolute.is_relative_to(row.path):
-            trusted = _trusted(gate, row, gate.admit(row))
-            inside = absolute.relative_to(row.path).as_posix()
-            if any(entry.path == inside for entry in trusted.manifest.files):
-                return trusted, inside
+    rows = list(reversed(gate.store.index.releases()))
+    for is_real in (False, True):
+        for row in rows:
+            place, base = (real, Path(os.path.realpath(row.path))) if is_real else (absolute, row.path)
+            if place == base and row.layout != "file":
+                return _trusted(gate, row, gate.admit(row)), ""
+            if place.is_relative_to(base):
+                trusted = _trusted(gate, row, gate.admit(row))
+                inside = place.relative_to(base).as_posix()
+                if any(entry.path == inside or entry.path.startswith(f"{inside}/") for entry in trusted.manifest.files):
+                    return trusted, inside
     return None
+
+
+def matches(path: str, only: Sequence[str]) -> bool:
+    """Tell whether a file is chosen: by its path or a glob, or because nothing was chosen."""
+    return not only or any(path == glob or fnmatchcase(path, glob) for glob in only)
 
 
 def _gate(home: str | os.PathLike[str] | None, policy: Policies | None) -> Gate:
@@ -173,11 +187,7 @@ def _resolved(gate: Gate, reference: str, only: Sequence[str], *, sparse: bool) 
     admitted = gate.resolve(reference)
     row = gate.row(admitted)
     trusted = _trusted(gate, row, admitted)
-    wanted = [
-        entry.path
-        for entry in trusted.manifest.files
-        if not only or any(fnmatchcase(entry.path, glob) for glob in only)
-    ]
+    wanted = [entry.path for entry in trusted.manifest.files if matches(entry.path, only)]
     if row.layout == "part" and not all((row.path / path).is_file() for path in wanted):
         raise UnavailableError("not all files of the release are here", rule="missing", hint="pull it first")
     if row.layout == "part" and not sparse and not all(_is_whole(gate, row, trusted.entry(path)) for path in wanted):

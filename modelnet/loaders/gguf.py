@@ -32,5 +32,5 @@ def reader(
     Raises what the gate raises; `UnavailableError` when gguf is not installed.
     """
     library = need("gguf")
-    with hold(name, (".gguf",), level=level, policy=policy, home=home) as held:
+    with hold(name, (".gguf",), level=level, policy=policy, home=home, formats=("gguf",)) as held:
         return held.keep(library.GGUFReader(held.path))

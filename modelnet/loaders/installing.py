@@ -5,9 +5,11 @@
     AutoModel.from_pretrained("modelnet:acme/minilm")     # also: safe_open, torch.load, InferenceSession, ...
     loaders.uninstall()
 
-A wrapped entry point that is given a `modelnet:` name, or a path inside the folder of a release in the store, loads
+A wrapped entry point that is given a `modelnet:` name, or a path that leads to files of a release in the store, loads
 verified; anything else goes to the library as before, or is refused with `install(unsigned="refuse")`. Libraries that
 are imported later are wrapped then, by a finder that `uninstall` removes. No `.pth` file, no replaced `__import__`.
+Names of modules are put in place of the originals; what somebody keeps elsewhere (an attribute of a class) is what it
+was when it was kept, and a wrapper that is kept follows every later `install` and `uninstall`.
 
 This is a seam for honest apps and no sandbox: code that wants around it only has to open a file by itself.
 """
@@ -27,35 +29,40 @@ from typing import Any
 
 from modelnet.errors import UsageError
 from modelnet.loaders import wrapping
-from modelnet.loaders.wrapping import Chooser
+from modelnet.loaders.choosing import Chooser
 
 __all__ = ["install", "uninstall"]
 
+GGUF = ("gguf",)
 # Module → its attributes that load, and what wraps each. A dotted attribute is a method of a class.
 SEAMS: dict[str, dict[str, Callable[[Any, Chooser], Any]]] = {
-    "safetensors": {"safe_open": wrapping.safe_open},
+    "safetensors": {"safe_open": wrapping.safe_open, "deserialize": wrapping.from_memory},
     "torch.serialization": {"load": wrapping.torch_load},
     "torch.jit._serialization": {"load": wrapping.torch_jit_load},
-    "gguf.gguf_reader": {"GGUFReader.__init__": wrapping.gguf_reader},
+    "gguf.gguf_reader": {"GGUFReader.__init__": wrapping.held_path("path", ".gguf", formats=GGUF)},
     "onnxruntime.capi.onnxruntime_inference_collection": {"InferenceSession.__init__": wrapping.inference_session},
+    "onnxruntime.capi.onnxruntime_pybind11_state": {
+        "SessionOptions.register_custom_ops_library": wrapping.held_path("library_path", ".so"),
+        "SessionOptions.add_external_initializers_from_files_in_memory": wrapping.from_memory,
+        "SessionOptions.add_external_initializers": wrapping.from_memory,
+        "SessionOptions.add_initializer": wrapping.from_memory,
+        "LoraAdapter.Load": wrapping.held_path("adapter_path", ".onnx_adapter"),
+    },
     "ai_edge_litert.interpreter": {"Interpreter.__init__": wrapping.interpreter},
+    "ai_edge_litert.compiled_model": {
+        "CompiledModel.from_file": wrapping.held_path("model_path", ".tflite", formats=("tflite",)),
+        "CompiledModel.from_buffer": wrapping.from_memory,
+    },
     "tflite_runtime.interpreter": {"Interpreter.__init__": wrapping.interpreter},
     "llama_cpp.llama": {"Llama.__init__": wrapping.llama},
+    "llama_cpp.llama_chat_format": {
+        "Llava15ChatHandler.__init__": wrapping.held_path("clip_model_path", ".gguf", formats=GGUF),
+    },
     "xllamacpp": {"Server": wrapping.llama_server},
-    "transformers.modeling_utils": {"PreTrainedModel.from_pretrained": wrapping.from_pretrained},
-    "transformers.configuration_utils": {"PreTrainedConfig.from_pretrained": wrapping.from_pretrained},
-    "transformers.tokenization_utils_base": {"PreTrainedTokenizerBase.from_pretrained": wrapping.from_pretrained},
-    "transformers.generation.configuration_utils": {"GenerationConfig.from_pretrained": wrapping.from_pretrained},
-    "transformers.processing_utils": {"ProcessorMixin.from_pretrained": wrapping.from_pretrained},
-    "transformers.image_processing_base": {"ImageProcessingMixin.from_pretrained": wrapping.from_pretrained},
-    "transformers.feature_extraction_utils": {"FeatureExtractionMixin.from_pretrained": wrapping.from_pretrained},
-    "transformers.models.auto.auto_factory": {"_BaseAutoModelClass.from_pretrained": wrapping.from_pretrained},
-    "transformers.models.auto.configuration_auto": {"AutoConfig.from_pretrained": wrapping.from_pretrained},
-    "transformers.models.auto.tokenization_auto": {"AutoTokenizer.from_pretrained": wrapping.from_pretrained},
-    "transformers.models.auto.processing_auto": {"AutoProcessor.from_pretrained": wrapping.from_pretrained},
-    "diffusers.pipelines.pipeline_utils": {"DiffusionPipeline.from_pretrained": wrapping.from_pretrained},
-    "diffusers.models.modeling_utils": {"ModelMixin.from_pretrained": wrapping.from_pretrained},
 }
+# Packages in which any class with a `from_pretrained` of its own loads: there are dozens, and each version has others.
+PRETRAINED = ("transformers", "diffusers")
+METHOD = "from_pretrained"
 UNSIGNED = ("allow", "refuse")
 
 
@@ -71,7 +78,7 @@ class _Change:
 
 @dataclass(slots=True)
 class _State:
-    chooser: Chooser | None = None
+    chooser: Chooser = field(default_factory=Chooser)
     changes: list[_Change] = field(default_factory=list)
     finder: _Finder | None = None
 
@@ -84,14 +91,16 @@ def install(*, unsigned: str = "allow", home: str | None = None) -> None:
     """Wrap the entry points of every library that is imported now or later; once is enough, twice does no harm.
 
     `unsigned="refuse"` raises `TrustError` for files that belong to no release. `home` is the store, else the default.
+    Another call changes both, also for wrappers that somebody kept.
     """
     if unsigned not in UNSIGNED:
         raise UsageError(f"unsigned is one of {', '.join(UNSIGNED)}", rule="unsigned", got=unsigned)
     with _lock:
-        uninstall()
-        _state.chooser = Chooser(refuse=unsigned == "refuse", home=home)
-        for name in SEAMS:
-            if isinstance(module := sys.modules.get(name), ModuleType):
+        _state.chooser.open(refuse=unsigned == "refuse", home=home)
+        if _state.finder is not None:
+            return
+        for name, module in list(sys.modules.items()):
+            if isinstance(module, ModuleType) and _is_seam(name):
                 _wrap(name, module)
         _state.finder = _Finder()
         sys.meta_path.insert(0, _state.finder)
@@ -100,12 +109,10 @@ def install(*, unsigned: str = "allow", home: str | None = None) -> None:
 def uninstall() -> None:
     """Put everything back as it was; wrappers that somebody kept pass on what they are given."""
     with _lock:
+        _state.chooser.close()
         if _state.finder is not None:
             sys.meta_path.remove(_state.finder)
             _state.finder = None
-        if _state.chooser is not None:
-            _state.chooser.close()
-            _state.chooser = None
         while _state.changes:
             change = _state.changes.pop()
             if isinstance(change.owner, type):
@@ -115,30 +122,37 @@ def uninstall() -> None:
                 _rebind(change.after, change.before)
 
 
+def _is_seam(name: str) -> bool:
+    return name in SEAMS or name.partition(".")[0] in PRETRAINED
+
+
 def _wrap(name: str, module: ModuleType) -> None:
     """Replace the entry points of one module that has been imported."""
-    chooser = _state.chooser
-    if chooser is None:
-        return
-    for attribute, make in SEAMS[name].items():
+    for attribute, make in SEAMS.get(name, {}).items():
         owner_name, dot, method = attribute.partition(".")
         owner = vars(module).get(owner_name)
         if owner is None:
             continue  # another version of the library: what it calls this is not known
         if dot:
-            _wrap_method(owner, method, make, chooser)
+            _wrap_method(owner, method, make)
         else:
-            wrapper = functools.wraps(owner, updated=())(make(owner, chooser))
+            wrapper = functools.wraps(owner, updated=())(make(owner, _state.chooser))
             _state.changes.append(_Change(module, owner_name, owner, wrapper))
             _rebind(owner, wrapper)
+    if name.partition(".")[0] in PRETRAINED:
+        for owner in list(vars(module).values()):
+            if isinstance(owner, type) and owner.__module__ == name:
+                before = vars(owner).get(METHOD)
+                if isinstance(before, classmethod) and wrapping.parameter_of(before.__func__) is not None:
+                    _wrap_method(owner, METHOD, wrapping.from_pretrained)
 
 
-def _wrap_method(owner: type, name: str, make: Callable[[Any, Chooser], Any], chooser: Chooser) -> None:
+def _wrap_method(owner: type, name: str, make: Callable[[Any, Chooser], Any]) -> None:
     before = vars(owner).get(name)
     if before is None:
         return  # inherited: wrapped where it is defined
     plain = before.__func__ if isinstance(before, classmethod) else before
-    wrapper = functools.wraps(plain)(make(plain, chooser))
+    wrapper = functools.wraps(plain)(make(plain, _state.chooser))
     after = classmethod(wrapper) if isinstance(before, classmethod) else wrapper
     setattr(owner, name, after)
     _state.changes.append(_Change(owner, name, before, after))
@@ -164,7 +178,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the spec that the other finders have, with a loader that wraps afterwards."""
         del path, target
-        if fullname not in SEAMS or getattr(self._busy, "name", None) == fullname:
+        if not _is_seam(fullname) or getattr(self._busy, "name", None) == fullname:
             return None
         self._busy.name = fullname
         try:
@@ -198,4 +212,6 @@ class _Loader(importlib.abc.Loader):
             module.__spec__.loader = self._real
         module.__loader__ = self._real
         with _lock:
-            _wrap(module.__name__, module)
+            if _state.finder is not None:  # else it was uninstalled meanwhile
+                # A module may have put something lazy in its own place.
+                _wrap(module.__name__, sys.modules.get(module.__name__, module))

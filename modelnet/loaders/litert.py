@@ -13,8 +13,9 @@ import os
 from typing import Any
 
 from modelnet.errors import UnavailableError
-from modelnet.loaders._files import read_whole, trust_file
+from modelnet.loaders._files import MemorySource, check_format, read_whole, trust_file
 from modelnet.loaders._library import need
+from modelnet.loaders.choosing import vouched
 from modelnet.policies import Policies
 
 __all__ = ["interpreter"]
@@ -41,7 +42,9 @@ def interpreter(
     """Return an `Interpreter` of the file that `name` means; `options` are its own."""
     module = library()
     # The interpreter keeps the bytes and reads its weights from them.
-    return module.Interpreter(model_content=verified_content(name, policy=policy, home=home), **options)
+    content = verified_content(name, policy=policy, home=home)
+    with vouched():
+        return module.Interpreter(model_content=content, **options)
 
 
 def verified_content(
@@ -52,4 +55,6 @@ def verified_content(
 ) -> bytes:
     """Return the verified model."""
     trusted, entry = trust_file(name, suffixes=(".tflite",), policy=policy, home=home)
-    return bytes(read_whole(trusted, [entry])[entry.path])
+    content = read_whole(trusted, [entry])[entry.path]
+    check_format(MemorySource(content), entry.path, ("tflite",))
+    return bytes(content)

@@ -17,14 +17,16 @@ from typing import Any
 
 from modelnet.errors import UsageError
 from modelnet.formats import onnx
-from modelnet.loaders._files import MemorySource, read_whole, trust_file
+from modelnet.loaders._files import MemorySource, check_format, read_whole, trust_file
 from modelnet.loaders._library import need
 from modelnet.loaders._trusted import Trusted
+from modelnet.loaders.choosing import vouched
 from modelnet.policies import Policies
 
 __all__ = ["session"]
 
 MAX_MODEL = (1 << 31) - 1  # bytes; protobuf's own limit
+ORT_MAGIC = b"ORTM"  # the library's own flatbuffers format, at byte 4
 
 
 def session(
@@ -41,7 +43,7 @@ def session(
     Raises `IntegrityError` naming file, tensor and offset before the library sees a byte that was not signed.
     """
     library = need("onnxruntime")
-    with verified_content(name, sess_options, policy=policy, home=home) as (content, prepared):
+    with verified_content(name, sess_options, policy=policy, home=home) as (content, prepared), vouched():
         return library.InferenceSession(content, prepared, providers, **options)
 
 
@@ -61,12 +63,15 @@ def verified_content(
     if entry.size > MAX_MODEL:
         raise UsageError("an ONNX file is at most 2 GiB", rule="size", path=entry.path, got=entry.size)
     content = read_whole(trusted, [entry])[entry.path]
+    if content[4:8] != ORT_MAGIC:
+        check_format(MemorySource(content), entry.path, ("onnx",))
     external = _external(trusted, entry.path, content)
     if external:
         sess_options = sess_options or need("onnxruntime").SessionOptions()
-        sess_options.add_external_initializers_from_files_in_memory(
-            list(external), list(external.values()), [len(part) for part in external.values()]
-        )
+        with vouched():
+            sess_options.add_external_initializers_from_files_in_memory(
+                list(external), list(external.values()), [len(part) for part in external.values()]
+            )
     yield bytes(content), sess_options
     del external
 

@@ -22,6 +22,8 @@ from modelnet.policies import Policies
 __all__ = ["jit_load", "load"]
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SCRIPTS = (".pt", ".jit", ".pts")
+ZIPS = ("torch-zip", "zip", "pickle", "tar")  # what torch has written over the years
 
 
 def load(
@@ -44,7 +46,7 @@ def load(
             hint="leave weights_only and pickle_module as they are",
         )  # fmt: skip
     library = need("torch")
-    with hold(name, SUFFIXES, level=level, policy=policy, home=home) as held:
+    with hold(name, SUFFIXES, level=level, policy=policy, home=home, formats=ZIPS) as held:
         return library.load(held.path, map_location=map_location, weights_only=True, **options)
 
 
@@ -58,5 +60,5 @@ def jit_load(
 ) -> Any:
     """Return the TorchScript module in the file that `name` means; the policy must allow that file's code."""
     library = need("torch")
-    with hold(name, (".pt", ".jit", ".pts"), level=level, policy=policy, home=home) as held:
+    with hold(name, SCRIPTS, level=level, policy=policy, home=home, formats=ZIPS) as held:
         return library.jit.load(held.path, map_location=map_location)

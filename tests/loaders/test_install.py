@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -170,3 +171,114 @@ def test_a_wrapper_that_somebody_kept_passes_on(tmp_path: Path) -> None:
     safetensors.numpy.save_file({"w": np.zeros(3)}, file)
     with kept(file, framework="np") as opened:
         assert opened.keys() == ["w"]
+
+
+def test_a_wrapper_that_somebody_kept_enforces_what_was_installed_last(shelf: Shelf, tmp_path: Path) -> None:
+    """Kept where no module's names reach, it follows each call of `install`, also one after `uninstall`."""
+    file = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"w": np.zeros(3)}, file)
+    shelf.publish("one", file)
+    stray = tmp_path / "stray.safetensors"
+    stray.write_bytes(file.read_bytes())
+
+    def opens(path: Path) -> bool:
+        try:
+            with App.opener(path, framework="np"):
+                return True
+        except TrustError:
+            return False
+
+    loaders.install(unsigned="refuse")
+    try:
+
+        class App:
+            opener = staticmethod(safetensors.safe_open)
+
+        results = [(opens(file), opens(stray))]
+        for unsigned in ("refuse", "allow", "refuse"):
+            loaders.install(unsigned=unsigned)
+            results.append((opens(file), opens(stray)))
+        assert results == [(True, False), (True, False), (True, True), (True, False)]
+        loaders.uninstall()
+        assert opens(stray)
+        loaders.install(unsigned="refuse")
+        assert not opens(stray)
+        loaders.install(unsigned="refuse", home=str(tmp_path / "other"))
+        assert not opens(file)  # another store knows no such release
+    finally:
+        loaders.uninstall()
+    assert opens(stray)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_class_stays_a_class(shelf: Shelf, tmp_path: Path) -> None:
+    """For code that asks what an object is, or makes a class of its own: as far as the library lets it."""
+    file = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"w": np.zeros(3)}, file)
+    stray = tmp_path / "stray.safetensors"
+    stray.write_bytes(file.read_bytes())
+    shelf.publish("one", file)
+    wrapped = safetensors.safe_open
+    for path in (file, stray):
+        with safetensors.safe_open(path, framework="np") as opened:
+            assert isinstance(opened, safetensors.safe_open)
+    assert isinstance(wrapped, type)
+    assert issubclass(wrapped, wrapped)
+    assert not isinstance(file, wrapped)
+    assert (wrapped.__name__, wrapped.__doc__) == ("safe_open", wrapped.__wrapped__.__doc__)
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+
+        class Own(safetensors.safe_open):  # as without us
+            pass
+
+    class Server(xllamacpp.Server):
+        pass
+
+    assert issubclass(Server, xllamacpp.Server)
+    assert issubclass(xllamacpp.Server.__wrapped__, xllamacpp.Server)
+    assert not isinstance(file, xllamacpp.Server)
+    loaders.uninstall()
+    with safetensors.safe_open(stray, framework="np") as opened:
+        assert isinstance(opened, wrapped)
+
+
+@pytest.mark.usefixtures("installed")
+def test_every_way_to_a_file_of_a_release_is_verified(shelf: Shelf, tmp_path: Path) -> None:
+    """Through a link to its folder, through a link to a folder above, by bytes, from another folder."""
+    folder = tmp_path / "real" / "m"
+    folder.mkdir(parents=True)
+    safetensors.numpy.save_file({"w": np.zeros(3)}, folder / "model.safetensors")
+    runtimes._write_gguf(folder / "tiny.gguf")
+    shelf.publish("one", folder)
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "above").symlink_to(tmp_path / "real")
+    (tmp_path / "file.safetensors").symlink_to(folder / "model.safetensors")
+    ways = [tmp_path / "link", tmp_path / "above" / "m", folder / ".." / "m"]
+    for way in ways:
+        safetensors.numpy.load_file(way / "model.safetensors")
+        gguf.GGUFReader(os.fsencode(way / "tiny.gguf"))
+    flip(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size - 3)
+    flip(folder / "tiny.gguf", 9000)
+    for way in ways:
+        with pytest.raises(IntegrityError):
+            safetensors.numpy.load_file(way / "model.safetensors")
+        for path in (way / "tiny.gguf", os.fsencode(way / "tiny.gguf")):
+            with pytest.raises(IntegrityError):
+                gguf.GGUFReader(path)
+    with pytest.raises(IntegrityError):
+        safetensors.numpy.load_file(tmp_path / "file.safetensors")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_link_inside_a_release_leads_to_no_other(shelf: Shelf, tmp_path: Path) -> None:
+    """A file of one release that was replaced by a link to a file of another is refused, and not taken for it."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        safetensors.numpy.save_file({name: np.zeros(3)}, tmp_path / name / "model.safetensors")
+        shelf.publish(name, tmp_path / name)
+    file = tmp_path / "new" / "model.safetensors"
+    file.unlink()
+    file.symlink_to(tmp_path / "old" / "model.safetensors")
+    with pytest.raises(IntegrityError) as refused:
+        safetensors.numpy.load_file(file)
+    assert refused.value.rule == "symlink"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,23 @@ def test_installed_torch_takes_our_names(crepe: Crepe, tmp_path: Path) -> None:
     finally:
         loaders.uninstall()
     assert (torch.load, torch.jit.load, safetensors.torch.safe_open) == before
+
+
+def test_open_files_and_memory_are_unsigned(crepe: Crepe) -> None:
+    """What torch is given without a name belongs to no release, whatever it holds."""
+    _, file, plain, _ = crepe
+    content = file.read_bytes()
+    loaders.install(unsigned="refuse")
+    try:
+        assert _same(torch.load(f=file), plain)
+        with file.open("rb") as opened:
+            for thing in (opened, io.BytesIO(content)):
+                for load in (torch.load, torch.jit.load):
+                    with pytest.raises(TrustError) as refused:
+                        load(thing)
+                    assert refused.value.rule == "unsigned"
+        with pytest.raises(TrustError):
+            safetensors.torch.load(content)
+    finally:
+        loaders.uninstall()
+    assert _same(torch.load(io.BytesIO(content), weights_only=True), plain)

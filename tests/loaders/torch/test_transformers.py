@@ -240,6 +240,99 @@ def test_arguments_lead_out_of_no_release(shelf: Shelf, tmp_path: Path) -> None:
         transformers_loader.from_pretrained(transformers.AutoModel, ref, gguf_file="other.gguf")
 
 
+def test_unsigned_arguments_are_refused_where_unsigned_files_are(shelf: Shelf, tmp_path: Path) -> None:
+    """Weights in memory, a configuration, a vocabulary and an adapter beside a signed model."""
+    ref, folder = shelf.copy("minilm", need("minilm"))
+    evil = tmp_path / "evil"
+    shutil.copytree(folder, evil)
+    state = transformers.AutoModel.from_pretrained(folder).state_dict()
+    loaders.install(unsigned="refuse")
+    try:
+        for factory, options in (
+            (transformers.AutoModel, {"state_dict": state}),
+            (transformers.AutoModel, {"config": str(evil)}),
+            (transformers.AutoModel, {"config": evil / "config.json"}),
+            (transformers.AutoModel, {"adapter_kwargs": {"_adapter_model_path": str(evil)}}),
+            (transformers.AutoModel, {"subfolder": "../evil"}),
+            (transformers.AutoTokenizer, {"vocab_file": str(evil / "vocab.txt")}),
+            (transformers.AutoTokenizer, {"tokenizer_file": str(evil / "tokenizer.json")}),
+        ):
+            for name in (folder, f"modelnet:{ref}"):
+                with pytest.raises(TrustError) as refused:
+                    factory.from_pretrained(name, **options)
+                assert refused.value.rule == "unsigned"
+        for factory in (transformers.AutoModel, transformers.AutoConfig, transformers.AutoTokenizer):
+            factory.from_pretrained(folder)
+            with pytest.raises(TrustError):
+                factory.from_pretrained(evil)
+        with pytest.raises(TrustError):
+            transformers.BertModel.from_pretrained(None, config=transformers.BertConfig(), state_dict=state)
+    finally:
+        loaders.uninstall()
+
+
+def test_a_folder_inside_a_release_is_verified(shelf: Shelf, tmp_path: Path) -> None:
+    """A part of a pipeline, through a link to the release too; and one file of it."""
+    top = tmp_path / "top"
+    shutil.copytree(need("minilm"), top / "enc")
+    for file in top.rglob("*.*"):
+        file.chmod(0o644)
+    (top / "enc" / "other_config.json").write_text((top / "enc" / "config.json").read_text())
+    shelf.publish("parts", top)
+    (tmp_path / "link").symlink_to(top)
+    expected = _plain(top / "enc")
+    loaders.install()
+    try:
+        for folder in (top / "enc", tmp_path / "link" / "enc"):
+            assert torch.equal(_plain(folder), expected)
+        config = transformers.BertConfig.from_pretrained(top / "enc" / "other_config.json")
+        assert config.num_hidden_layers == 6
+        assert transformers.AutoConfig.from_pretrained(top, subfolder="enc").num_hidden_layers == 6
+        flip(top / "enc" / "config.json", 30)
+        flip(top / "enc" / "model.safetensors", 50_000_000)
+        for folder in (top / "enc", tmp_path / "link" / "enc"):
+            for factory in (transformers.AutoModel, transformers.AutoConfig, transformers.AutoTokenizer):
+                with pytest.raises(IntegrityError):
+                    factory.from_pretrained(folder)
+    finally:
+        loaders.uninstall()
+
+
+def test_every_class_that_loads_takes_our_names(shelf: Shelf, tmp_path: Path) -> None:
+    """Processors and extractors of every kind, by the name that each gives its parameter."""
+    folder = tmp_path / "m"
+    transformers.ViTImageProcessor().save_pretrained(folder)
+    shelf.publish("ip", folder)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "fe")
+    shelf.publish("fe", tmp_path / "fe")
+    transformers.GenerationConfig(max_new_tokens=7).save_pretrained(tmp_path / "gc")
+    shelf.publish("gc", tmp_path / "gc")
+    loaders.install()
+    try:
+        assert transformers.AutoImageProcessor.from_pretrained("modelnet:acme/ip")
+        assert transformers.AutoFeatureExtractor.from_pretrained("modelnet:acme/fe").sampling_rate == 16000
+        named = transformers.AutoFeatureExtractor.from_pretrained(pretrained_model_name_or_path="modelnet:acme/fe")
+        assert named.sampling_rate == 16000
+        for arguments in ({"pretrained_model_name": "modelnet:acme/gc"}, {"pretrained_model_name": tmp_path / "gc"}):
+            assert transformers.GenerationConfig.from_pretrained(**arguments).max_new_tokens == 7
+        flip(folder / "preprocessor_config.json", 20)
+        with pytest.raises(IntegrityError):
+            transformers.AutoImageProcessor.from_pretrained(folder)
+        from transformers.models.auto import auto_factory
+
+        wrapped = (
+            auto_factory._BaseAutoModelClass, transformers.AutoModel, transformers.AutoImageProcessor,
+            transformers.AutoFeatureExtractor,
+            transformers.AutoProcessor, transformers.AutoConfig, transformers.AutoTokenizer,
+            transformers.ProcessorMixin, transformers.PreTrainedModel, transformers.GenerationConfig,
+        )  # fmt: skip
+        before = {owner: vars(owner)["from_pretrained"].__func__.__wrapped__ for owner in wrapped}
+    finally:
+        loaders.uninstall()
+    for owner, plain in before.items():
+        assert vars(owner)["from_pretrained"].__func__ is plain
+
+
 def test_installed_transformers_takes_our_names(shelf: Shelf) -> None:
     """An app's own calls, by name and by the path of a published folder; undone afterwards."""
     ref, folder = shelf.copy("minilm", need("minilm"))
