@@ -6,20 +6,20 @@
 The release passes the gate; every file is hashed against its signed chunk list and its content looked at; only then is
 there a path. The folder that `model` stands for holds links to descriptors of this process (`/proc/<pid>/fd/N`), each
 at the strongest level of the ladder that applies (`modelnet.loaders.levels`): `model.level` is the weakest of them.
-Nobody can change what a sealed file holds, and renaming or replacing the files in the store changes nothing here.
+Nobody can change what a sealed file holds, and renaming or replacing the files in the store changes nothing here. The
+links are only as safe as this user's other processes are honest; `model.file(path).path` is a path without any.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Self
 
@@ -30,17 +30,19 @@ from modelnet.core.release import Release
 from modelnet.errors import UnavailableError, UsageError
 from modelnet.gate import Knowledge
 from modelnet.loaders import sealed
-from modelnet.loaders._trusted import Trusted, parse_target, trust
+from modelnet.loaders._trusted import Trusted, matches, parse_target, trust
 from modelnet.loaders.levels import Level
-from modelnet.loaders.reading import VerifiedReader, new_pool
+from modelnet.loaders.reading import OneByOne, VerifiedReader, new_pool
 from modelnet.loaders.securing import SEAL_LIMIT, Secured, has_descriptor_paths, private_copy, secure
 from modelnet.loaders.verdicts import Verdicts
 from modelnet.policies import Policies
+from modelnet.stores.local import LocalStore
 
 __all__ = ["VerifiedModel", "as_level", "is_verified", "verified"]
 
 DESCRIPTOR = "/proc/self/fd/"
 MAX_HELD = 256  # descriptors of one model; 1,024 is what a process may usually have
+SPARE = 64  # descriptors that are left for the store, the check itself and the runtime
 
 
 def verified(
@@ -48,7 +50,7 @@ def verified(
     policy: Policies | None = None,
     pull: bool = True,  # noqa: FBT001, FBT002  (the documented signature)
     *,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     level: Level | str | None = None,
     peers: Sequence[str] = (),
     home: str | os.PathLike[str] | None = None,
@@ -58,14 +60,14 @@ def verified(
     `ref` is a locator or `publisher/name[@version]`, with or without `modelnet:` before it and `#file` after it.
     `policy` stands for what `policy.toml` in the store says; nothing else lets code through. With `pull` what is
     missing is fetched, from `peers` or those that are known; without, what is here is used offline and
-    `model.knowledge` says how old what is known about it is. `only` keeps files that match one of its globs. `level`
-    asks for one level of the ladder instead of the strongest that applies.
+    `model.knowledge` says how old what is known about it is. `only` is a glob, or several, and keeps files that match
+    one. `level` asks for one level of the ladder instead of the strongest that applies.
 
     Raises `TrustError` (not signed, not let through by the gate, content that would run code), `IntegrityError` naming
     file, tensor, offset and source at the first difference, `UnavailableError`; and then nothing was handed out.
     """
     target = parse_target(ref)
-    globs = [*only, *([target.file] if target.file else [])]
+    globs = [*([only] if isinstance(only, str) else only), *([target.file] if target.file else [])]
     trusted = trust(target.reference, home=home, policy=policy, pull=pull, peers=peers, only=globs)
     return VerifiedModel(trusted, only=globs, level=as_level(level))
 
@@ -90,6 +92,8 @@ def as_level(level: Level | str | None) -> Level | None:
         except KeyError:
             known = ", ".join(one.label for one in Level if one is not Level.BYTES)
             raise UsageError(f"no such level: {level!r}", rule="level", hint=f"levels: {known}") from None
+    if level is not None and not isinstance(level, Level):
+        raise UsageError("a level is named", rule="level", wanted="a Level or its name", got=repr(level)[:80])
     if level is Level.BYTES:
         raise UsageError(
             "files with a path cannot be at level bytes", rule="level", hint="use modelnet.loaders.safetensors"
@@ -126,7 +130,7 @@ class VerifiedModel(os.PathLike[str]):
 
     def _open(self, trusted: Trusted, level: Level | None) -> None:
         verdicts = Verdicts(trusted.store.home.root / "verdicts.sqlite")
-        held = sorted(self.files, key=lambda entry: -entry.size)[:MAX_HELD] if level is not Level.COPY else []
+        held = sorted(self.files, key=lambda entry: -entry.size)[: _room()] if level is not Level.COPY else []
         if held and not has_descriptor_paths():
             if level is not None:
                 raise UnavailableError("this system gives descriptors no paths", rule="level", wanted=level.label)
@@ -137,7 +141,7 @@ class VerifiedModel(os.PathLike[str]):
                 sealable = min(SEAL_LIMIT, room)
                 one = secure(
                     trusted.base, entry, partial(trusted.store.tree, entry), level=level, verdicts=verdicts, pool=pool,
-                    may_change=trusted.layout == "store", sealable=sealable,
+                    may_change=trusted.layout == "store", sealable=sealable, room=room,
                 )  # fmt: skip
                 self._secured[entry.path] = one
                 room -= entry.size if one.level is Level.SEALED else 0
@@ -148,33 +152,33 @@ class VerifiedModel(os.PathLike[str]):
 
     def _look(self, trusted: Trusted, copied: Sequence[FileEntry], verdicts: Verdicts) -> Iterator[Finding]:
         """Yield what the content check has to say; what it said about a file with a cached verdict is cached too."""
-        readers: dict[str, VerifiedReader] = {}
-        try:
-            for path, one in self._secured.items():
-                known = (
-                    verdicts.findings(one.handle, one.entry.cid, self._judged) if one.level is Level.CACHED else None
-                )
-                if known is None:
-                    readers[path] = one.reader()
-                else:
-                    yield from (Finding(rule, Severity(kind), path, at, detail) for rule, kind, at, detail in known)
-            for entry in copied:
-                handle = os.open(self.path / entry.path, os.O_RDONLY | os.O_CLOEXEC)
-                readers[entry.path] = VerifiedReader(handle, trusted.store.tree(entry), source=str(trusted.base))
+        looked: list[str] = []
+        for path, one in self._secured.items():
+            judged = self._judged(path)
+            known = verdicts.findings(one.handle, one.entry.cid, judged) if one.level is Level.CACHED else None
+            if known is None:
+                looked.append(path)
+            else:
+                yield from (Finding(rule, Severity(kind), path, at, detail) for rule, kind, at, detail in known)
+        looked += [entry.path for entry in copied]
+        with contextlib.closing(OneByOne(looked, partial(self._reader, trusted.store))) as readers:
             found = check_release(readers, self.manifest, resolve=trusted.resolve)
-            yield from found
-        finally:
-            for reader in readers.values():
-                reader.close()
-        for path in readers:
+        yield from found
+        for path in looked:
             if path in self._secured and self._secured[path].level in (Level.HELD, Level.CACHED):
                 told = [(one.rule, str(one.severity), one.offset, one.detail) for one in found if one.path == path]
-                verdicts.judge(self._secured[path].handle, self._secured[path].entry.cid, self._judged, told)
+                one = self._secured[path]
+                verdicts.judge(one.handle, one.entry.cid, self._judged(path), told)
 
-    @property
-    def _judged(self) -> str:
-        """What a cached finding depends on beside the file: this release, and the rules of this version."""
-        return f"{__version__} {self.release.manifest}"
+    def _reader(self, store: LocalStore, path: str) -> VerifiedReader:
+        if (one := self._secured.get(path)) is not None:
+            return one.reader()
+        handle = os.open(self.path / path, os.O_RDONLY | os.O_CLOEXEC)
+        return VerifiedReader(handle, store.tree(self._entry(path)), source=str(self.source))
+
+    def _judged(self, path: str) -> str:
+        """Return what a cached finding depends on beside the content: the rules of this version, release and name."""
+        return f"{__version__} {self.release.manifest} {path}"
 
     def _make_folder(self, trusted: Trusted) -> None:
         """Lay out the folder: links to the held files, and copies of those that cannot be held."""
@@ -229,13 +233,18 @@ class VerifiedModel(os.PathLike[str]):
             raise UsageError("the model holds no such file", rule="only", path=path)
         return found
 
-    def __truediv__(self, path: str) -> Path:
-        if path not in {entry.path for entry in self.files}:
-            raise UsageError(
-                "the release has no such file", rule="only", path=path,
-                hint="its files: " + ", ".join(entry.path for entry in self.files[:8]),
-            )  # fmt: skip
-        return self.path / path
+    def __truediv__(self, path: str | os.PathLike[str]) -> Path:
+        name = path if isinstance(path, str) else PurePath(path).as_posix()
+        return self.path / self._entry(name).path
+
+    def _entry(self, path: str) -> FileEntry:
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        raise UsageError(
+            "the release has no such file", rule="only", path=path,
+            hint="its files: " + ", ".join(entry.path for entry in self.files[:8]),
+        )  # fmt: skip
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -261,15 +270,22 @@ class VerifiedModel(os.PathLike[str]):
 
 
 def _chosen(trusted: Trusted, only: Sequence[str]) -> tuple[FileEntry, ...]:
-    files = trusted.manifest.files
-    chosen = [
-        entry
-        for entry in files
-        if not only or any(entry.path == glob or fnmatch.fnmatchcase(entry.path, glob) for glob in only)
-    ]
+    chosen = [entry for entry in trusted.manifest.files if matches(entry.path, only)]
     if not chosen:
         trusted.entry(", ".join(only))  # says which files there are
     return tuple(chosen)
+
+
+def _room() -> int:
+    """Return how many files may be held by a descriptor each: others of this process want some too."""
+    if not has_descriptor_paths():
+        return MAX_HELD
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_HELD
+    return max(0, min(MAX_HELD, limit - len(os.listdir(DESCRIPTOR)) - SPARE))  # noqa: PTH208
 
 
 def _memory_folder() -> str | None:

@@ -18,6 +18,9 @@ class Level(IntEnum):
     | HELD   | hashed through a descriptor that the runtime reopens   | open           | holds        | holds       |
     | COPY   | a private copy in a folder that only this user enters  | same user only | same user    | same user   |
     | CACHED | like HELD, and the hash is that of an earlier run      | open           | holds        | holds       |
+
+    The last two columns are about the file in the store. A path in the folder of a `verified` model leads over a link,
+    which the same user can replace; `Secured.path` has none on its way.
     """
 
     BYTES = 1

@@ -15,6 +15,7 @@ import mmap
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ from modelnet.checking import CORES
 from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError
-from modelnet.formats import read_layout
+from modelnet.formats import SpanKind, read_layout
 
-__all__ = ["POOLED", "VerifiedReader", "memory_of", "new_pool"]
+__all__ = ["POOLED", "OneByOne", "VerifiedReader", "memory_of", "new_pool"]
 
 GROUP = 1024 * 1024  # bytes read by one call, so that they are hashed while the processor's cache has them
 TASK = 8 * 1024 * 1024  # bytes of one task for a thread
@@ -214,12 +215,18 @@ class VerifiedReader:
     def _what_lies_at(self, start: int, end: int) -> str:
         """Return in words what the bytes `[start, end)` are, as far as the file's header, right or not, still says."""
         layout = read_layout(_Unverified(self))
-        if layout is None:
-            return "the header" if start == 0 else "the file"
-        names = [f"{span.name[:SHOWN]!r}" for span in layout.tensors if span.start < end and span.end > start]
+        inside = [span for span in layout.tensors if span.start < end and span.end > start] if layout else []
+        if layout is None or (not inside and len(layout.spans) == 1):
+            return "the file"
+        # One hash covers all that lies in a chunk: which of it differs cannot be told.
+        header = start < layout.spans[0].end and layout.spans[0].kind is SpanKind.HEADER
+        names = [f"{span.name[:SHOWN]!r}" for span in inside]
         if not names:
-            return "the header"
-        return f"tensor {names[0]}" if len(names) == 1 else f"one of the tensors {names[0]} to {names[-1]}"
+            return "the header" if header else "the file"
+        begins = "the header or " if header else ""
+        if len(names) == 1:
+            return f"{begins}tensor {names[0]}"
+        return f"{begins}one of the {len(names)} tensors {names[0]} to {names[-1]} (bytes {start} to {end - 1})"
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or length > self.size - offset:
@@ -241,6 +248,33 @@ class _Unverified:
 
     def read(self, offset: int, length: int) -> bytes:
         return self.reader.read_unverified(offset, length)
+
+
+class OneByOne(Mapping[str, VerifiedReader]):
+    """Readers by path that are opened when they are looked up, one at a time: a release may have 100,000 files."""
+
+    def __init__(self, paths: Sequence[str], opened: Callable[[str], VerifiedReader]) -> None:
+        """Open `path` with `opened(path)`; the reader is closed when the next one is looked up."""
+        self._paths = paths
+        self._opened = opened
+        self._reader: VerifiedReader | None = None
+
+    def __getitem__(self, path: str) -> VerifiedReader:
+        self.close()
+        self._reader = self._opened(path)
+        return self._reader
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def close(self) -> None:
+        """Close the reader that is open."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
 
 def memory_of(size: int) -> mmap.mmap | bytearray:

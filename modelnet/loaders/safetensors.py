@@ -153,8 +153,8 @@ class safe_open:  # noqa: N801  (the name that the library's users know)
         return sorted(self._spans)
 
     def offset_keys(self) -> list[str]:
-        """Return the names in the order of the data."""
-        return sorted(self._spans, key=lambda name: (self._spans[name].start, name))
+        """Return the names in the order of the data; a tensor without bytes comes before what begins there."""
+        return sorted(self._spans, key=lambda name: (self._spans[name].start, self._spans[name].end, name))
 
     def metadata(self) -> dict[str, str] | None:
         """Return the file's own metadata."""

@@ -17,7 +17,7 @@ from modelnet.loaders.levels import Level
 from modelnet.loaders.reading import VerifiedReader
 from modelnet.loaders.verdicts import Verdicts
 
-__all__ = ["SEAL_LIMIT", "Secured", "has_descriptor_paths", "open_signed", "private_copy", "secure"]
+__all__ = ["SEAL_LIMIT", "Secured", "has_descriptor_paths", "has_other_names", "open_signed", "private_copy", "secure"]
 
 DESCRIPTORS = "/proc/self/fd"
 SEAL_LIMIT = 1 << 30  # bytes of a file that is copied into memory unasked
@@ -118,17 +118,21 @@ def secure(
     pool: ThreadPoolExecutor,
     may_change: bool = False,
     sealable: int = SEAL_LIMIT,
+    room: int = 0,
 ) -> Secured:
     """Return the file of `entry` below `base`, verified, at `level` or at the strongest level that applies.
 
     Without a level: a sealed copy for a file of at most `sealable` bytes, else fs-verity where the file has it (or can
-    be given it: `may_change`), else a held descriptor. `CACHED` is only used when asked for, and hashes when there is
-    no verdict. Raises `IntegrityError` before anybody can see a path, `UnavailableError` for a level not to be had.
+    be given it: `may_change`), else a held descriptor. A file with other names (hard links) is not held: it is sealed
+    if there is `room` for that. `CACHED` is only used when asked for, and hashes when there is no verdict. Raises
+    `IntegrityError` before anybody can see a path, `UnavailableError` for a level not to be had.
     """
     source = str(base)
     handle = open_signed(base, entry)
     try:
         chosen = level or _strongest(handle, entry.size, sealable, may_change=may_change)
+        if chosen in (Level.HELD, Level.CACHED) and has_other_names(handle):
+            chosen = _sealed_instead(entry, chosen, source, room if level is None else -1)
         if chosen is Level.SEALED:
             memory = sealed.sealed_copy(handle, tree(), source=source, pool=pool)
             os.close(handle)
@@ -145,6 +149,21 @@ def secure(
         os.close(handle)
         raise
     return Secured(entry, tree, handle, chosen, source)
+
+
+def has_other_names(handle: int) -> bool:
+    """Tell whether the open file can be reached, and written to, by a name outside the release."""
+    return os.fstat(handle).st_nlink > 1
+
+
+def _sealed_instead(entry: FileEntry, wanted: Level, source: str, room: int) -> Level:
+    if entry.size <= room and sealed.is_available():
+        return Level.SEALED
+    raise UnavailableError(
+        "the file has other names (hard links), by which it may be written", rule="hardlink", path=entry.path,
+        wanted=f"one name at level {wanted.label}", source=source,
+        hint='level="sealed" or "copy" makes a copy of its own',
+    )  # fmt: skip
 
 
 def _strongest(handle: int, size: int, sealable: int, *, may_change: bool) -> Level:

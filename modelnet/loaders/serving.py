@@ -6,6 +6,7 @@ and looks at every other file of the release; a server never gets weights for a 
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 from modelnet.content import check_release, refuse
 from modelnet.errors import IntegrityError, UsageError
 from modelnet.loaders._trusted import Trusted, find_path, parse_target, trust, unsigned
-from modelnet.loaders.reading import VerifiedReader, new_pool
+from modelnet.loaders.reading import OneByOne, VerifiedReader, new_pool
 from modelnet.loaders.safetensors import tensors_of
 from modelnet.loaders.securing import open_signed
 
@@ -61,20 +62,22 @@ def verified_weights(
 
 def _check_others(trusted: Trusted) -> None:
     """Hash every file that is no weight, and look at the content of all."""
-    readers: dict[str, VerifiedReader] = {}
-    try:
-        with new_pool() as pool:
-            for entry in trusted.manifest.files:
-                tree = trusted.store.tree(entry)
-                reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
-                readers[entry.path] = reader
-                if not entry.path.endswith(SUFFIX):
+    with new_pool() as pool:
+
+        def opened(path: str) -> VerifiedReader:
+            tree = trusted.store.tree(trusted.entry(path))
+            reader = VerifiedReader(open_signed(trusted.base, tree.entry), tree, source=str(trusted.base))
+            try:
+                if not path.endswith(SUFFIX):
                     reader.check_all(pool)
-        findings = check_release(readers, trusted.manifest, resolve=trusted.resolve)
-        refuse(findings, allowed=trusted.terms.allow_code, manifest=trusted.manifest)
-    finally:
-        for reader in readers.values():
-            reader.close()
+            except BaseException:
+                reader.close()
+                raise
+            return reader
+
+        with contextlib.closing(OneByOne([entry.path for entry in trusted.manifest.files], opened)) as readers:
+            findings = check_release(readers, trusted.manifest, resolve=trusted.resolve)
+    refuse(findings, allowed=trusted.terms.allow_code, manifest=trusted.manifest)
 
 
 def _shards(trusted: Trusted, folder: str, only: Sequence[str]) -> list[str]:

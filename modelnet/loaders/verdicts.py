@@ -4,7 +4,8 @@
 
 A verdict counts for the open file that has the same device, inode, size and both times; nobody but root can set a
 file's ctime. It is not written for a file that changed while it was hashed, nor for one that changed so shortly before
-that a later change could leave the same time. A database that others may write is not believed.
+that a later change could leave the same time. A database that others may write is not believed. `judged` names what the
+findings depend on, the path among it: two names of one inode are two files. A row that cannot be read is no verdict.
 
 What this cannot see: a process that had the file mapped for writing before it was hashed, and root.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from modelnet.content import Severity
 from modelnet.core.cid import Cid
 
 __all__ = ["Verdicts"]
@@ -83,14 +85,7 @@ class Verdicts:
         """Return what `judge` was told about the open file, or None when it was told nothing."""
         key = (*_key(os.fstat(handle)), root.encode(), judged)
         row = self._use(lambda database: database.execute(FIND, key).fetchone())
-        if row is None:
-            return None
-        try:
-            return [
-                (str(rule), str(severity), offset, str(detail)) for rule, severity, offset, detail in json.loads(row[0])
-            ]
-        except (ValueError, TypeError):
-            return None
+        return None if row is None else _told(row[0])
 
     def judge(self, handle: int, root: Cid, judged: str, findings: Sequence[Told]) -> None:
         """Keep what the content check found beside the verdict; `judged` names all that it depends on."""
@@ -117,6 +112,18 @@ class Verdicts:
             and not status.st_mode & others
             and not self.path.parent.stat().st_mode & others
         )
+
+
+def _told(text: object) -> list[Told] | None:
+    """Return the findings that a row spells, or None: what is no finding was not written here and means nothing."""
+    try:
+        rows = json.loads(text) if isinstance(text, str) else None
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            return None
+        told = [(str(rule), str(Severity(severity)), offset, str(detail)) for rule, severity, offset, detail in rows]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return told if all(offset is None or type(offset) is int for _, _, offset, _ in told) else None
 
 
 def _key(status: os.stat_result) -> tuple[int, ...]:

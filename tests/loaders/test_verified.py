@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import modelnet
-from modelnet.errors import IntegrityError, ModelnetError, TrustError, UnavailableError, UsageError
+from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError, UsageError
 from modelnet.loaders import Level, sealed
 from modelnet.policies import Policies, Terms
 from tests.loaders.shelf import Shelf, flip, rename_over, write_in_place
@@ -461,3 +463,177 @@ def test_a_system_without_descriptor_paths_gets_copies(
     with pytest.raises(UnavailableError) as refused:
         modelnet.verified(ref, level="sealed")
     assert refused.value.rule == "level"
+
+
+def test_a_cached_finding_is_that_of_its_path(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes under another name are another thing: an adapter's configuration names a base, notes do not."""
+    from modelnet.loaders import securing, verdicts
+
+    monkeypatch.setattr(verdicts, "QUIET_NS", 0)
+    folder = _folder(tmp_path / "m", {"notes.txt": b'{"base_model_name_or_path": "evil/base"}'})
+    os.link(folder / "notes.txt", folder / "adapter_config.json")
+    ref = shelf.publish("tiny", folder)
+    for level in ("held", "cached"):  # what has two names may be written by the other one
+        with pytest.raises(UnavailableError) as unavailable:
+            modelnet.verified(ref, only="notes.txt", level=level)
+        assert (unavailable.value.rule, unavailable.value.path) == ("hardlink", "notes.txt")
+    for level in (None, "sealed", "copy"):
+        modelnet.verified(ref, only="notes.txt", level=level).close()
+    monkeypatch.setattr(securing, "has_other_names", lambda _: False)
+    for _ in range(2):
+        modelnet.verified(ref, only="notes.txt", level="cached").close()
+        with pytest.raises(TrustError) as refused:
+            modelnet.verified(ref, only="adapter_config.json", level="cached")
+        assert refused.value.rule == "base-model"
+
+
+def test_a_file_with_two_names_is_sealed_and_not_held(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a large file would be held it is copied if memory has room, and else refused with the reason."""
+    from modelnet import loading
+
+    ref = shelf.publish("tiny", folder := _folder(tmp_path / "m"))
+    os.link(folder / "model.safetensors", tmp_path / "elsewhere")
+    monkeypatch.setattr(loading, "SEAL_LIMIT", 10)
+    with modelnet.verified(ref) as model:
+        assert model.levels["model.safetensors"] is Level.SEALED
+        assert model.levels["config.json"] is Level.HELD
+    monkeypatch.setattr(sealed, "room", lambda: 100)
+    with pytest.raises(UnavailableError) as refused:
+        modelnet.verified(ref)
+    assert refused.value.rule == "hardlink"
+
+
+@pytest.mark.parametrize(
+    "findings",
+    ['[["x", "bogus", 0, "d"]]', '[["x", "warn", "0", "d"]]', '[["x", "warn"]]', '{"a": 1}', "7", "[" * 100_000, "[7]"],
+)
+def test_a_bad_row_among_the_verdicts_is_no_verdict(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, findings: str
+) -> None:
+    """What is in that database is not believed further than it can be read: the file is looked at again."""
+    from modelnet.loaders import verdicts
+
+    monkeypatch.setattr(verdicts, "QUIET_NS", 0)
+    ref = shelf.publish("tiny", _folder(tmp_path / "m", {"t.json": b'{"chat_template": "{{ messages }}"}'}))
+    modelnet.verified(ref, level="cached").close()
+    with contextlib.closing(sqlite3.connect(shelf.home / "verdicts.sqlite", isolation_level=None)) as database:
+        assert database.execute("UPDATE verdict SET findings = ?", (findings,)).rowcount == 1
+    with modelnet.verified(ref, level="cached") as model:
+        assert [one.rule for one in model.findings] == ["template"]
+
+
+def test_few_descriptors_are_enough(shelf: Shelf, tmp_path: Path) -> None:
+    """A process that may have 256 loads 200 files, one that may have 100 too: what cannot be held is copied."""
+    files = {f"part-{n:04}.txt": b"x" * n for n in range(200)}
+    ref = shelf.publish("many", _folder(tmp_path / "m", files))
+    program = """
+import resource, sys
+import modelnet
+for limit in (256, 100, 60):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for level in (None, "held", "copy"):
+        with modelnet.verified(sys.argv[1], level=level) as model:
+            assert all(path.read_bytes() == b"x" * int(path.stem[5:]) for path in model)
+            print(limit, sorted({one.label for one in model.levels.values()}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, ref], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "256 ['copy', 'sealed']"
+    assert done.stdout.splitlines()[-1] == "60 ['copy']"
+
+
+def test_arguments_are_what_they_look_like(shelf: Shelf, tmp_path: Path) -> None:
+    """One glob is not its letters, a level is no number, a path of the release may be a `Path`."""
+    ref = shelf.publish("tiny", _folder(tmp_path / "m"))
+    with modelnet.verified(ref, only="*.json") as model:
+        assert [entry.path for entry in model.files] == ["config.json"]
+        assert (model / Path("config.json")).read_bytes() == FILES["config.json"]
+        assert (model / "config.json").read_bytes() == FILES["config.json"]
+    with modelnet.verified(ref) as model:
+        assert (model / (Path("sub") / "vocab.txt")).read_bytes() == FILES["sub/vocab.txt"]
+        with pytest.raises(UsageError):
+            model / Path("../config.json")
+    for level in (7, 3.5, 4, True, b"sealed"):
+        with pytest.raises(UsageError) as refused:
+            modelnet.verified(ref, level=level)
+        assert refused.value.rule == "level"
+    for thing in (tmp_path / "m", b"acme/tiny", None, 3):
+        with pytest.raises(UsageError) as refused:
+            modelnet.verified(thing)
+        assert refused.value.rule == "reference"
+    for empty in (f"{ref}#", "#config.json"):
+        with pytest.raises(UsageError):
+            modelnet.verified(empty)
+
+
+def test_any_file_name_that_may_be_published_can_be_chosen(shelf: Shelf, tmp_path: Path) -> None:
+    """Also one with the sign that sets it apart, and with the signs of a glob."""
+    names = ("x#y.txt", "#", "a[1].txt", "sub/#b#")
+    ref = shelf.publish("tiny", _folder(tmp_path / "m", {name: name.encode() for name in names}))
+    for name in names:
+        with modelnet.verified(f"{ref}#{name}") as model:
+            assert [path.read_bytes() for path in model] == [name.encode()]
+
+
+def test_a_refusal_names_what_can_be_told(shelf: Shelf, tmp_path: Path) -> None:
+    """A file without tensors has no header; of what one hash covers nothing is singled out, and its bytes are given."""
+    rng = np.random.default_rng(7)
+    large = safetensors.numpy.save({"a": rng.standard_normal(1 << 19), "b": rng.standard_normal(1 << 19)})
+    two = safetensors.numpy.save({"a": np.zeros(4), "b": np.zeros(4)})
+    one = safetensors.numpy.save({"w": np.zeros(4)})
+    files = {"config.json": b'{"a": 1}', "large.safetensors": large, "one.safetensors": one}
+    ref = shelf.publish("tiny", folder := _folder(tmp_path / "m", {**files, "two.safetensors": two}))
+
+    def told(path: str, offset: int) -> str:
+        flip(folder / path, offset)
+        with pytest.raises(IntegrityError) as refused:
+            modelnet.verified(f"{ref}#{path}")
+        flip(folder / path, offset)
+        return refused.value.message
+
+    differs = "differs from what was signed"
+    assert told("config.json", 3) == f"the file {differs}"
+    assert told("two.safetensors", len(two) - 3) == (
+        f"the header or one of the 2 tensors 'a' to 'b' (bytes 0 to {len(two) - 1}) {differs}"
+    )
+    assert told("one.safetensors", len(one) - 2) == f"the header or tensor 'w' {differs}"
+    assert told("large.safetensors", len(large) - 1000) == f"tensor 'b' {differs}"
+
+
+def test_empty_tensors_are_ordered_as_the_library_orders_them(shelf: Shelf, tmp_path: Path) -> None:
+    """A tensor without bytes comes before the one that begins where it lies."""
+    entries = {
+        "z": samples.entry(0, 0, [0]), "a": samples.entry(0, 3, [3]), "b": samples.entry(3, 5, [2]),
+        "y": samples.entry(3, 3, [0, 2]),
+    }  # fmt: skip
+    content = samples.safetensors_of(entries, b"abcde")
+    ref = shelf.publish("tiny", folder := _folder(tmp_path / "m", {"m.safetensors": content}))
+    from modelnet.loaders import safetensors as ours
+
+    with (
+        ours.safe_open(f"{ref}#m.safetensors") as mine,
+        safetensors.safe_open(folder / "m.safetensors", framework="np") as theirs,
+    ):
+        assert mine.offset_keys() == list(theirs.offset_keys()) == ["z", "a", "y", "b"]
+
+
+def test_a_file_of_another_format_is_refused_before_its_library(shelf: Shelf, tmp_path: Path) -> None:
+    """Each loader says what it wanted and what it was given; the library's own error would not."""
+    from modelnet import loaders
+
+    ref = shelf.publish("tiny", _folder(tmp_path / "m"))
+    calls = {
+        "gguf": [loaders.gguf.reader, loaders.llama_cpp.server], "tflite": [loaders.litert.interpreter],
+        "onnx": [loaders.onnxruntime.session],
+    }  # fmt: skip
+    for wanted, loads in calls.items():
+        for load in loads:
+            with pytest.raises(MalformedError) as refused:
+                load(f"{ref}#model.safetensors")
+            error = refused.value
+            assert (error.rule, error.path, error.wanted) == ("format", "model.safetensors", wanted)
+            assert error.got == "safetensors"
