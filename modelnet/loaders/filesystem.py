@@ -3,8 +3,9 @@
     fsspec.open("modelnet://acme/tiny@1.0/config.json")
     fsspec.filesystem("modelnet").cat_file("acme/tiny@1.0/model.safetensors", start=0, end=8)
 
-A path is `publisher/name@version/file`; without a version the name is one part. Ranges are read chunk by chunk; a
-file that is not here is fetched from the known peers when it is first opened. Read only. Level: `bytes`.
+A path is `publisher/name@version/file`; without a version the name is the shortest that is known here. Ranges are read
+chunk by chunk; a file that is not here is fetched from the known peers when it is first opened. Read only. Level:
+`bytes`.
 The content check is made when a file is opened, as for every loader.
 """
 
@@ -18,15 +19,15 @@ from fsspec.spec import AbstractFileSystem
 
 from modelnet.content import check_release, refuse
 from modelnet.core.identity import PID
-from modelnet.errors import UsageError
-from modelnet.loaders._files import open_file
+from modelnet.errors import ModelnetError, UsageError
+from modelnet.loaders._files import open_entry, trust_file
 from modelnet.loaders._trusted import PREFIX, Trusted, trust
 from modelnet.loaders.reading import VerifiedReader
 from modelnet.policies import Policies
 
 __all__ = ["ModelnetFileSystem"]
 
-PATH = re.compile(r"(?P<release>[^/]+/(?:[^@]+@[^/]+|[^/@]+))(?:/(?P<file>.+))?")
+PATH = re.compile(r"(?P<release>[^/]+/[^@]+@[^/]+)(?:/(?P<file>.+))?")
 
 
 class VerifiedFile(io.RawIOBase):
@@ -132,9 +133,11 @@ class ModelnetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
 
     def _raw(self, path: str) -> VerifiedFile:
         release, inside = self._parts(path)
-        opened = open_file(f"{_reference(release)}#{inside}", home=self._home, policy=self._policy)
+        name = f"{_reference(release)}#{inside}"
+        trusted, entry = trust_file(name, home=self._home, policy=self._policy, sparse=True)
+        opened = open_entry(trusted, entry)
         try:
-            findings = check_release({inside: opened.reader}, opened.manifest)
+            findings = check_release({inside: opened.reader}, opened.manifest, resolve=trusted.resolve)
             refuse(findings, allowed=opened.terms.allow_code, manifest=opened.manifest)
         except BaseException:
             opened.reader.close()
@@ -142,10 +145,28 @@ class ModelnetFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec ha
         return VerifiedFile(opened.reader)
 
     def _parts(self, path: str) -> tuple[str, str]:
-        found = PATH.fullmatch(self._strip_protocol(path))
-        if found is None:
+        stripped = self._strip_protocol(path)
+        if (found := PATH.fullmatch(stripped)) is not None:
+            return found["release"], found["file"] or ""
+        publisher, *parts = stripped.split("/")
+        if not publisher or not parts or not all(parts):
             raise FileNotFoundError(path)
-        return found["release"], found["file"] or ""
+        # Without a version nothing says where the name ends: the shortest that is known here, else one part.
+        for count in range(1, len(parts) + 1):
+            release = "/".join([publisher, *parts[:count]])
+            if self._is_known(release):
+                return release, "/".join(parts[count:])
+        return f"{publisher}/{parts[0]}", "/".join(parts[1:])
+
+    def _is_known(self, release: str) -> bool:
+        try:
+            trusted = trust(_reference(release), home=self._home, policy=self._policy, pull=False, sparse=True)
+        except UsageError:
+            return False
+        except ModelnetError as error:
+            return error.rule != "missing"  # what is refused is known too, and the caller hears why
+        trusted.store.index.close()
+        return True
 
     def _trusted(self, path: str) -> tuple[str, str, Trusted]:
         release, inside = self._parts(path)

@@ -98,3 +98,33 @@ def test_a_file_that_is_not_here_is_fetched(
         release = locator.removeprefix("modelnet:")
         assert fsspec.filesystem("modelnet").cat_file(f"modelnet://{release}/config.json") == b'{"a": 1}'
     assert not list(runtime.rglob("model.safetensors"))
+
+
+def test_an_adapter_opens_as_it_loads(shelf: Shelf, tmp_path: Path, files: ModelnetFileSystem) -> None:
+    """The base that its lineage names by a reference is resolved here too; another is refused."""
+    for name, base in (("good", "acme/tiny@1.0"), ("bad", "meta/base")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
+        shelf.publish(name, tmp_path / name, derived_from="acme/tiny", relation="adapter")
+    assert b"acme/tiny@1.0" in files.cat_file("modelnet://acme/good@1.0/adapter_config.json")
+    with pytest.raises(TrustError) as refused:
+        files.cat_file("modelnet://acme/bad@1.0/adapter_config.json")
+    assert refused.value.rule == "base-model"
+
+
+def test_names_of_several_parts(shelf: Shelf, tmp_path: Path, files: ModelnetFileSystem) -> None:
+    """With a version and without: the shortest name that is known is meant."""
+    for name, text in (("a/b", "two"), ("a/b/c", "three"), ("x/y", "x")):
+        folder = tmp_path / name.replace("/", "-")
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "t.txt").write_text(text)
+        shelf.publish(name, folder)
+    for path, text in (
+        ("acme/a/b@1.0/sub/t.txt", "two"), ("acme/a/b/sub/t.txt", "two"), ("acme/a/b/c@1.0/sub/t.txt", "three"),
+        ("acme/x/y/sub/t.txt", "x"),
+    ):  # fmt: skip
+        assert files.cat_file(f"modelnet://{path}") == text.encode()
+    assert files.ls("modelnet://acme/x/y", detail=False) == ["acme/x/y/sub"]
+    for path in ("modelnet://acme", "modelnet://acme//t.txt"):
+        with pytest.raises(FileNotFoundError):
+            files.ls(path)
