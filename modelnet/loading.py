@@ -171,9 +171,12 @@ class VerifiedModel(os.PathLike[str]):
                 verdicts.judge(one.handle, one.entry.cid, self._judged(path), told)
 
     def _reader(self, store: LocalStore, path: str) -> VerifiedReader:
-        if (one := self._secured.get(path)) is not None:
-            return one.reader()
-        handle = os.open(self.path / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if (one := self._secured.get(path)) is not None:
+                return one.reader()
+            handle = os.open(self.path / path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=path) from error
         return VerifiedReader(handle, store.tree(self._entry(path)), source=str(self.source))
 
     def _judged(self, path: str) -> str:

@@ -78,6 +78,10 @@ def prepared(model: VerifiedModel, options: dict[str, Any], *, inside: str = "")
     policy allows code by its digest, and there is none. Left to choose, the library would ask whoever sits there; it is
     told not to run it.
     """
+    if options.get("custom_pipeline") is not None:
+        raise TrustError(
+            "a custom pipeline is code from elsewhere", rule="source-code", hint="leave custom_pipeline out"
+        )
     for name in JOINED:
         value = options.get(name)
         if value and not _is_below(os.fsdecode(value)):

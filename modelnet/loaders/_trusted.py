@@ -153,8 +153,10 @@ def find_path(
     gate = _gate(home, policy)
     rows = list(reversed(gate.store.index.releases()))
     for is_real in (False, True):
-        for row in rows:
-            place, base = (real, Path(os.path.realpath(row.path))) if is_real else (absolute, row.path)
+        place = real if is_real else absolute
+        based = [(Path(os.path.realpath(row.path)) if is_real else row.path, row) for row in rows]
+        # A folder that was published by itself is that release, and not a part of one that lies above it.
+        for base, row in sorted(based, key=lambda one: one[0] != place):
             if place == base and row.layout != "file":
                 return _trusted(gate, row, gate.admit(row)), ""
             if place.is_relative_to(base):

@@ -36,7 +36,11 @@ __all__ = ["install", "uninstall"]
 GGUF = ("gguf",)
 # Module → its attributes that load, and what wraps each. A dotted attribute is a method of a class.
 SEAMS: dict[str, dict[str, Callable[[Any, Chooser], Any]]] = {
-    "safetensors": {"safe_open": wrapping.safe_open, "deserialize": wrapping.from_memory},
+    "safetensors": {
+        "safe_open": wrapping.safe_open,
+        "deserialize": wrapping.from_memory,
+        "_safe_open_handle": wrapping.from_memory,
+    },
     "torch.serialization": {"load": wrapping.torch_load},
     "torch.jit._serialization": {"load": wrapping.torch_jit_load},
     "gguf.gguf_reader": {"GGUFReader.__init__": wrapping.held_path("path", ".gguf", formats=GGUF)},

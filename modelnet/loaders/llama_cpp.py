@@ -109,9 +109,9 @@ def _models(params: Any) -> Iterator[tuple[Any, str]]:
         if owner is not None:
             yield owner, "path"
     yield from ((one, "fname") for one in getattr(params, "control_vectors", None) or ())
+    # The other one, lookup_cache_dynamic, is what the server writes by itself.
     if (cache := getattr(speculative, "ngram_cache", None)) is not None:
         yield cache, "lookup_cache_static"
-        yield cache, "lookup_cache_dynamic"
 
 
 def carrying(server: Any) -> Any:

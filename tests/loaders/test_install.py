@@ -282,3 +282,22 @@ def test_a_link_inside_a_release_leads_to_no_other(shelf: Shelf, tmp_path: Path)
     with pytest.raises(IntegrityError) as refused:
         safetensors.numpy.load_file(file)
     assert refused.value.rule == "symlink"
+
+
+def test_a_folder_that_was_published_by_itself_is_that_release(shelf: Shelf, tmp_path: Path) -> None:
+    """Also when a folder above it was published later, with other files in it."""
+    from modelnet.loaders._trusted import find_path
+
+    inner = tmp_path / "m" / "enc"
+    inner.mkdir(parents=True)
+    (inner / "config.json").write_text("{}")
+    shelf.publish("inner", inner)
+    shelf.publish("outer", tmp_path / "m")
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    for path, name, inside in (
+        (inner, "inner", ""), (tmp_path / "m", "outer", ""), (tmp_path / "link" / "enc", "inner", ""),
+    ):  # fmt: skip
+        found = find_path(path)
+        assert found is not None
+        assert (found[0].release.name, found[1]) == (name, inside)
+    assert find_path(tmp_path / "m" / "other") is None

@@ -377,3 +377,39 @@ def test_a_tiny_pipeline_of_diffusers(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="tensor"):
         diffusers_loader.from_pretrained(diffusers.DiffusionPipeline, "acme/noise")
     shutil.rmtree(tmp_path / "m")
+
+
+def test_installed_diffusers_takes_our_names(shelf: Shelf, tmp_path: Path) -> None:
+    """A pipeline by name and by path, and its parts by their folders; no code from elsewhere."""
+    diffusers = pytest.importorskip("diffusers")
+    unet = diffusers.UNet2DModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    folder = tmp_path / "m"
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(num_train_timesteps=10)).save_pretrained(folder)
+    shelf.publish("noise", folder)
+    weights = unet.state_dict()
+
+    def same(one: Any) -> bool:
+        return all(torch.equal(tensor, weights[name]) for name, tensor in one.state_dict().items())
+
+    loaders.install(unsigned="refuse")
+    try:
+        for name in ("modelnet:acme/noise", folder):
+            assert same(diffusers.DiffusionPipeline.from_pretrained(name).unet)
+            assert same(diffusers.UNet2DModel.from_pretrained(name, subfolder="unet"))
+            scheduler = diffusers.DDPMScheduler.from_pretrained(name, subfolder="scheduler")
+            assert scheduler.config.num_train_timesteps == 10
+            with pytest.raises(TrustError) as refused:
+                diffusers.DiffusionPipeline.from_pretrained(name, custom_pipeline="somebody/else")
+            assert refused.value.rule == "source-code"
+        assert same(diffusers.UNet2DModel.from_pretrained(folder / "unet"))
+        flip(folder / "unet" / "diffusion_pytorch_model.safetensors", 30_000)
+        flip(folder / "scheduler" / "scheduler_config.json", 30)
+        with pytest.raises(IntegrityError):
+            diffusers.UNet2DModel.from_pretrained(folder / "unet")
+        with pytest.raises(IntegrityError):
+            diffusers.DDPMScheduler.from_pretrained(folder / "scheduler")
+    finally:
+        loaders.uninstall()
