@@ -228,10 +228,11 @@ class VerifiedReader:
             span.kind in (SpanKind.PADDING, SpanKind.TAIL) and span.start < end and span.end > start
             for span in layout.spans
         )
-        ends = " or what lies beside it" if beside else ""
         if len(names) == 1:
-            return f"{begins}tensor {names[0]}{ends}"
-        return f"{begins}one of the {len(names)} tensors {names[0]} to {names[-1]}{ends} (bytes {start} to {end - 1})"
+            return f"{begins}tensor {names[0]}{' or what lies beside it' if beside else ''}"
+        named = f" {names[0]} to {names[-1]}" if inside[0].name and inside[-1].name else ""
+        ends = " or what lies beside them" if beside else ""
+        return f"{begins}one of the {len(names)} tensors{named}{ends} (bytes {start} to {end - 1})"
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or length > self.size - offset:

@@ -21,6 +21,7 @@ from modelnet.errors import IntegrityError, MalformedError, ModelnetError, Trust
 from modelnet.loaders import Level, sealed
 from modelnet.policies import Policies, Terms
 from tests.loaders.shelf import Shelf, flip, rename_over, write_in_place
+from tests.realmodels import need
 from tests.scan import samples
 from tests.transfer.world import serving
 
@@ -602,6 +603,13 @@ def test_a_refusal_names_what_can_be_told(shelf: Shelf, tmp_path: Path) -> None:
     )
     assert told("one.safetensors", len(one) - 2) == f"the header or tensor 'w' {differs}"
     assert told("large.safetensors", len(large) - 1000) == f"tensor 'b' {differs}"
+
+    silero = need("silero-6.2.3") / "silero_vad_16k_op15.onnx"
+    (folder / "m.onnx").write_bytes(silero.read_bytes())
+    ref = shelf.publish("silero", folder / "m.onnx")
+    last = "tensors 'model.decoder.rnn.bias_ih' to 'model.decoder.decoder.2.bias' or what lies beside them (bytes "
+    assert f"one of the 4 {last}" in told("m.onnx", silero.stat().st_size - 20)
+    assert told("m.onnx", 10).startswith("the header or one of the 162 tensors (bytes 0 to ")
 
 
 def test_empty_tensors_are_ordered_as_the_library_orders_them(shelf: Shelf, tmp_path: Path) -> None:
