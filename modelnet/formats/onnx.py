@@ -57,6 +57,7 @@ DTYPES = {
 EXTERNAL = 1
 # One file name: no folder, drive, stream or control character, not hidden as "." or "..".
 LOCATION = re.compile(r'(?!\.{1,2}$)[^/\\:*?"<>|\x00-\x1f\x7f-\x9f]{1,255}')
+HERE = re.compile(r"\A(?:\./+)++")
 NUMBER = re.compile("[0-9]{1,19}", re.ASCII)
 
 
@@ -112,15 +113,17 @@ def read_layout(source: ByteSource) -> Layout:
 def external_spans(source: ByteSource) -> dict[str, tuple[Span, ...]]:
     """Return, for each external file that a model names, the spans of its tensors there, in the model's order.
 
-    Tensors that share one range share its first span. The file's size is not known here: `cover(size, spans)` checks
-    the ranges against it. Raises: `MalformedError`, rule `external-location` for a name that is not a plain file's,
-    `external-range` for an offset or length that is not a number or not the tensor's.
+    A name is given without the `./` that it may begin with. Tensors that share one range share its first span. The
+    file's size is not known here: `cover(size, spans)` checks the ranges against it.
+
+    Raises: `MalformedError`, rule `external-location` for a name that is not a plain file's, `external-range` for an
+    offset or length that is not a number or not the tensor's.
     """
     found: dict[str, dict[tuple[int, int], Span]] = {}
     for tensor in _Walk(source).tensors():
         if not tensor.is_external:
             continue
-        location = tensor.external.get("location", "")
+        location = HERE.sub("", tensor.external.get("location", ""))
         if LOCATION.fullmatch(location) is None:
             raise refusal(
                 "external data is not in the model's folder", "external-location", tensor.offset, got=location

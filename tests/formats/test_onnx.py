@@ -150,11 +150,17 @@ def test_tied_external_tensors_share_one_span() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["", ".", "..", "../secret", "/etc/passwd", "a/b", "a\\b", "C:x", "a\0b", "a\nb", "x" * 256, "./a", "a:stream"],
+    ["", ".", "..", "../secret", "/etc/passwd", "a/b", "a\\b", "C:x", "a\0b", "a\nb", "x" * 256, "./..", "a:stream"],
 )
 def test_locations_outside_the_folder_are_refused(location: str) -> None:
     """External data may only name a file beside the model (CVE-2022-25882, CVE-2024-27318)."""
     assert rule(single(external(location)), external_spans) == "external-location"
+
+
+def test_a_location_may_say_that_it_is_here() -> None:
+    """`./` before a name changes nothing, and is not part of it."""
+    for location in ("./a", "././a", ".//a"):
+        assert list(external_spans(BytesSource(single(external(location))))) == ["a"]
 
 
 @pytest.mark.parametrize(
