@@ -131,7 +131,7 @@ def _check_member(
     inside = BytesSource(head)
     kind = sniff(inside)
     if name.endswith(("/data.pkl", "/constants.pkl")) and name.count("/") == 1:
-        strange = strange_imports(head) if info.file_size <= MAX_PICKLE else ["more than can be looked at"]
+        strange = strange_imports(head)[0] if info.file_size <= MAX_PICKLE else ["more than can be looked at"]
         if strange:
             yield _block("pickle", path, offset, f"{name} imports {', '.join(strange[:8])}")
         else:

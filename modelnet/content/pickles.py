@@ -13,36 +13,42 @@ import re
 from modelnet.formats import pickled
 from modelnet.formats.layout import ByteSource
 
-__all__ = ["is_code", "strange_imports"]
+__all__ = ["MAX_OPCODES", "MAX_PICKLE", "is_code", "strange_imports"]
 
 MAX_PICKLE = 32 * 1024 * 1024  # the description of the largest models' tensors is some MB
-MAX_OPCODES = 2_000_000  # about 1 µs each
-HEAD = 1024 * 1024  # of an unmarked file: what it would run stands near its beginning
+MAX_OPCODES = 2_000_000  # about 1 µs each; a tensor takes about 50
 
-# The names that torch's restricted loader knows for tensors (torch/_weights_only_unpickler.py).
+# The names that torch's restricted loader knows for itself (torch 2.15, `_get_allowed_globals` in
+# torch/_weights_only_unpickler.py). Protocols up to 2 call the builtins by their older module.
 TENSORS = re.compile(
-    r"collections (OrderedDict|Counter|defaultdict)"
+    r"collections (OrderedDict|Counter|defaultdict)|(builtins|__builtin__) (set|bytearray|complex)|_codecs encode"
     r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor"
-    r"|meta_tensor_no_storage|nested_tensor|wrapper_subclass)"
+    r"|meta_tensor_no_storage|nested_tensor|wrapper_subclass|device_tensor_from_(cpu_tensor|numpy))"
     r"|torch\._tensor _rebuild_from_type_v2|torch\.serialization _get_layout"
     r"|torch\.nn\.parameter Parameter|torch\.storage (TypedStorage|UntypedStorage|_LegacyStorage)"
-    r"|torch (Size|device|Tensor|BFloat16Storage|BoolStorage|ByteStorage|CharStorage|ComplexDoubleStorage"
-    r"|ComplexFloatStorage|DoubleStorage|FloatStorage|HalfStorage|IntStorage|LongStorage|QInt32Storage|QInt8Storage"
-    r"|QUInt4x2Storage|QUInt8Storage|ShortStorage|UntypedStorage"
-    r"|bfloat16|bool|complex(32|64|128)|double|float(8_\w+|16|32|64)?|half|int|int(8|16|32|64)|long|short"
-    r"|uint(8|16|32|64)|quint8|qint8|qint32|strided|sparse_coo|sparse_csr)",
+    r"|torch(\.cuda)? (BFloat16|Bool|Byte|Char|ComplexDouble|ComplexFloat|Double|Float|Half|Int|Long|Short)Storage"
+    r"|torch(\.cuda)?(\.sparse)? (BFloat16|Bool|Byte|Char|Double|Float|Half|Int|Long|Short)Tensor"
+    r"|torch (Size|device|Tensor|UntypedStorage|(QInt32|QInt8|QUInt2x4|QUInt4x2|QUInt8)Storage)"
+    r"|torch (bfloat16|bool|b?complex(32|64|128)|bits(16|1x8|2x4|4x2|8)|double|float(8_\w+|4_\w+|16|32|64)?|half)"
+    r"|torch (long|short|u?int[1-8]|u?int(16|32|64)|int|q(int8|int32|uint8|uint2x4|uint4x2))"
+    r"|torch (strided|sparse_(coo|csr|csc|bsr|bsc)|per_(tensor|channel)_(affine|symmetric)"
+    r"|per_channel_affine_float_qparams)",
     re.ASCII,
 )
-CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD", "PERSID", "BINPERSID"])
 OTHER_NAMES = frozenset(["STACK_GLOBAL", "EXT1", "EXT2", "EXT4"])
 
 
-def strange_imports(content: bytes) -> list[str]:
-    """Return what a pickle of a model's tensors would import beside what tensors need; an opcode that hides it too."""
+def strange_imports(content: bytes, *, limit: int = MAX_OPCODES) -> tuple[list[str], int]:
+    """Return what a pickle of a model's tensors would import beside what tensors need, and the opcodes looked at.
+
+    An opcode that hides a name counts as one, and so does what is not read: broken bytes, or more than `limit` opcodes.
+    """
     found: dict[str, None] = {}
+    count = 0
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
-            if count > MAX_OPCODES:
+        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+            count += 1
+            if count > limit:
                 found["more than can be looked at"] = None
                 break
             if opcode.name in ("GLOBAL", "INST") and not TENSORS.fullmatch(str(argument)):
@@ -51,24 +57,9 @@ def strange_imports(content: bytes) -> list[str]:
                 found[f"a name hidden by {opcode.name}"] = None
     except (ValueError, OverflowError, MemoryError) as error:
         found[f"not to be read: {str(error)[:80]}"] = None
-    return list(found)
+    return list(found), count
 
 
 def is_code(source: ByteSource) -> bool:
-    """Tell whether an unpickler that is given these bytes would call something, or at least accept them.
-
-    Protocols 0 and 1 have no marker, and a list of words may begin with an import's opcode by chance; it counts only
-    when a call is reached before the first byte that is no opcode.
-    """
-    if not pickled.is_pickle(source):
-        return False
-    head = source.read(0, min(HEAD, source.size))
-    if head[:1] == b"\x80":
-        return True
-    try:
-        for opcode, _, _ in pickletools.genops(io.BytesIO(head)):
-            if opcode.name in CALLS:
-                return True
-    except (ValueError, OverflowError, MemoryError):
-        return len(head) < source.size and len(head) == HEAD  # all opcodes so far, and more to come
-    return False
+    """Tell whether an unpickler that is given these bytes would call something, or at least accept them as marked."""
+    return pickled.walk(source).is_code

@@ -41,18 +41,22 @@ MAGIC = {
     b"GGUF": "gguf", b"lmgg": "ggml", b"fmgg": "ggml", b"tjgg": "ggml", b"algg": "ggml",
     b"\x89HDF\r\n\x1a\n": "hdf5", b"\x93NUMPY": "npy", b"7z\xbc\xaf\x27\x1c": "7z", b"\x1f\x8b": "gzip",
     b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"\x7fELF": "elf", b"MZ": "pe",
-    b"\xca\xfe\xba\xbe": "mach-o", b"\xcf\xfa\xed\xfe": "mach-o",
+    b"\xca\xfe\xba\xbe": "mach-o", b"\xca\xfe\xba\xbf": "mach-o", b"\xcf\xfa\xed\xfe": "mach-o",
+    b"\xce\xfa\xed\xfe": "mach-o", b"\xfe\xed\xfa\xce": "mach-o", b"\xfe\xed\xfa\xcf": "mach-o",
 }  # fmt: skip
+TAR_SUM = slice(148, 156)
 
 
 def sniff(source: ByteSource) -> str | None:
     """Return the name of the format that the content has, or None; the file's name is never asked.
 
     The names are `safetensors`, `gguf`, `onnx`, `tflite`, `torch-zip`, which have readers, and `pickle`, `zip`, `hdf5`,
-    `json`, `ggml`, `npy`, `tar`, `7z`, `gzip`, `xz`, `bzip2`, `zstd`, `elf`, `pe`, `mach-o`. A file that is both a
-    safetensors file and a pickle that imports something is a pickle.
+    `json`, `ggml`, `npy`, `tar`, `7z`, `gzip`, `xz`, `bzip2`, `zstd`, `elf`, `pe`, `mach-o`. A file that has another
+    format's magic and is a pickle that imports something is a pickle.
     """
     head = source.read(0, min(HEAD, source.size))
+    if pickled.is_pickle(source):
+        return "pickle"
     if head[:4] in {b"PK\x03\x04", b"PK\x05\x06"}:
         return _sniff_zip(source)
     if head[4:8] == b"TFL3":
@@ -60,10 +64,8 @@ def sniff(source: ByteSource) -> str | None:
     for magic, name in MAGIC.items():
         if head.startswith(magic):
             return name
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" or _is_old_tar(head):
         return "tar"
-    if pickled.is_pickle(source):
-        return "pickle"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= min(safetensors.MAX_HEADER, source.size - 8):
         return "safetensors"
     if _is_json(head):
@@ -98,6 +100,23 @@ def _sniff_zip(source: ByteSource) -> str:
         return "torch-zip" if torch_zip.is_torch(torch_zip.members(source)) else "zip"
     except MalformedError:
         return "zip"
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Tell whether a header without magic has the right checksum, as tarfile reads it (`TarInfo.frombuf`)."""
+    field = head[TAR_SUM]
+    if len(head) < HEAD or not any(head):
+        return False
+    try:
+        if field[0] in {0x80, 0xFF}:
+            claimed = int.from_bytes(field[1:], "big")
+        else:
+            claimed = int(field.split(b"\0")[0].strip() or b"0", 8)
+    except ValueError:
+        return False
+    rest = head[: TAR_SUM.start] + b" " * 8 + head[TAR_SUM.stop :]
+    # Some writers summed signed bytes.
+    return claimed in {sum(rest), sum(byte - 256 * (byte > 127) for byte in rest)}
 
 
 def _is_json(head: bytes) -> bool:

@@ -52,6 +52,7 @@ class Member:
     end: int
     method: int
     flags: int
+    unpacked: int  # as the directory claims
 
 
 def read_layout(source: ByteSource) -> Layout:
@@ -77,8 +78,8 @@ def is_torch(found: tuple[Member, ...]) -> bool:
     return any(member.name.endswith("/data.pkl") and member.name.count("/") == 1 for member in found)
 
 
-def members(source: ByteSource) -> tuple[Member, ...]:
-    """Return the members in the file's order.
+def members(source: ByteSource, *, begin: int = 0) -> tuple[Member, ...]:
+    """Return the members in the file's order; the archive, not the offsets in it, starts at `begin`.
 
     Raises: `MalformedError` for a zip that two readers could understand differently.
     """
@@ -86,13 +87,13 @@ def members(source: ByteSource) -> tuple[Member, ...]:
     count, start, end = _directory(window)
     entries = _entries(window.read(start, end - start), count, start)
     found = [_member(window, entry) for entry in sorted(entries, key=lambda entry: entry.offset)]
-    position = 0
+    position = begin
     for member, following in zip(found, [member.header for member in found[1:]] + [start] * bool(found), strict=True):
         if member.header < position or member.end > following:
             raise refusal(f"member {member.name!r} overlaps another", "overlap", member.header, wanted=position)
         gap = following - member.end
         allowed = DESCRIPTOR_SIZES if member.flags & DESCRIPTOR else {0}
-        if gap not in allowed or (position == 0 and member.header):
+        if gap not in allowed or (position == begin != member.header):
             raise refusal("bytes that belong to no member", "hole", member.end, wanted=sorted(allowed), got=gap)
         position = following
     if position != start:
@@ -219,4 +220,4 @@ def _member(window: Window, entry: _Entry) -> Member:
         text = name.decode()
     except UnicodeDecodeError as error:
         raise refusal("a member's name is not UTF-8", "not-utf-8", where) from error
-    return Member(text, where, start, start + entry.packed, method, flags)
+    return Member(text, where, start, start + entry.packed, method, flags, entry.unpacked)
