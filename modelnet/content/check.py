@@ -7,18 +7,20 @@ Nothing is executed or unpacked to disk, and everything is read in bounded piece
 refuses the file unless the operator's policy lists its SHA-256 under `allow_code`; see `refuse`.
 
 Rules: `pickle`, `pickle-weights`, `torchscript`, `archive`, `zip-bomb`, `hdf5`, `keras`, `native-code`, `source-code`,
-`polyglot`, `format`, `header`, `template`, `template-code`, `auto-map`, `preset`, `external-data`, `base-model`,
-`path`.
+`polyglot`, `format`, `header`, `json`, `template`, `template-code`, `auto-map`, `preset`, `external-data`,
+`base-model`, `path`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from modelnet.content import archives, templates
 from modelnet.content.finding import Finding, Severity
+from modelnet.content.kinds import COMPRESSED, PROGRAMS, is_hdf5, kind_of
 from modelnet.content.pickles import is_code
+from modelnet.content.sources import named_code
 from modelnet.core.cid import Cid
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.errors import MalformedError, TrustError
@@ -31,16 +33,7 @@ __all__ = ["check_content", "check_release", "refuse"]
 EXPECTED = {
     ".safetensors": "safetensors", ".gguf": "gguf", ".onnx": "onnx", ".tflite": "tflite", ".litertlm": None,
 }  # fmt: skip
-SOURCES = frozenset([".py", ".pyw", ".pyx", ".sh", ".bash", ".bat", ".cmd", ".ps1", ".ipynb", ".rb", ".pl"])
-NATIVE = frozenset([".so", ".dll", ".dylib", ".pyd", ".pyc", ".pyo", ".exe", ".o", ".a", ".jar", ".class", ".wasm"])
-PROGRAMS = {"elf": "ELF", "pe": "Windows", "mach-o": "macOS or Java"}
-WASM = b"\x00asm"
-COMPRESSED = frozenset(["gzip", "xz", "bzip2", "zstd", "7z"])
 PEEK = 512
-# Magic numbers of two or three bytes: a text may begin with one. What must follow, and where.
-GZIP_DEFLATE = 8
-BZIP2_BLOCK = bytes.fromhex("314159265359")
-SHOWN = 8
 
 Resolve = Callable[[str], Cid | None]
 
@@ -53,63 +46,51 @@ def check_content(source: ByteSource, path: str) -> list[Finding]:
     if not source.size:
         return []
     suffix = PurePosixPath(path).suffix.lower()
-    head = source.read(0, min(PEEK, source.size))
-    kind = _kind(source, head)
-    found = [*_by_name(path, suffix, head)]
-    if kind == "pickle":
-        if is_code(source):
-            return [*found, _block("pickle", path, 0, f"a pickle, which runs code when it is loaded{_named(suffix)}")]
-        kind = None
-    if kind in ("zip", "torch-zip"):
-        found += archives.check_zip(source, path)
-    elif kind == "tar":
-        found += archives.check_tar(source, path)
-    elif kind in COMPRESSED:
-        found += archives.check_compressed(source, path, str(kind))
-    elif kind == "hdf5":
-        found.append(_block("hdf5", path, 0, "HDF5, in which Keras keeps layers that hold code"))
-    elif kind == "npy":
-        found += archives.check_array(source, path)
-    elif kind in PROGRAMS or head.startswith(WASM):
-        found.append(_block("native-code", path, 0, f"a program ({PROGRAMS.get(str(kind), 'WebAssembly')})"))
-    elif kind in READERS:
-        found += _header(source, path, str(kind))
-    elif templates.is_text_template(path):
-        found += _template(source, path)
-    elif kind == "json" or suffix == ".json":
-        found += templates.check_json(source, path)
-    if kind not in ("zip", "torch-zip") and archives.is_zip_at_the_end(source):
-        found.append(_block("polyglot", path, None, f"{kind or 'a file'} that ends as a zip, which some readers open"))
+    found = [*_by_name(path, source.read(0, min(PEEK, source.size)))]
+    # First of all: a file may be a pickle and have the magic of something else.
+    if is_code(source):
+        return [*found, _block("pickle", path, 0, f"a pickle, which runs code when it is loaded{_named(suffix)}")]
+    kind = kind_of(source)
+    found += _by_kind(source, path, kind)
     wanted = EXPECTED.get(suffix)
+    if kind in READERS and kind != wanted and is_hdf5(source):
+        found.append(_block("hdf5", path, None, f"{kind} that is HDF5 too"))
+    if kind == "tflite" and archives.is_zip_at_the_end(source):
+        found += archives.check_appended_zip(source, path)
+    elif kind not in ("zip", "torch-zip") and archives.is_zip_at_the_end(source):
+        found.append(_block("polyglot", path, None, f"{kind or 'a file'} that ends as a zip, which some readers open"))
     if wanted is not None and kind != wanted and not any(one.severity is Severity.BLOCK for one in found):
         found.append(_block("format", path, 0, f"called {suffix}, but it is {kind or 'nothing known'}"))
     return found
 
 
-def _kind(source: ByteSource, head: bytes) -> str | None:
-    """Return what the content is; a short magic number counts only with what must follow it."""
-    kind = sniff(source)
-    weak = (
-        (kind == "gzip" and head[2:3] != bytes([GZIP_DEFLATE]))
-        or (kind == "bzip2" and head[4:10] != BZIP2_BLOCK)
-        or (kind == "pe" and not _is_pe(source, head))
-    )
-    if not weak:
-        return kind
-    return "safetensors" if head[8:9] == b"{" else None
+def _by_kind(source: ByteSource, path: str, kind: str | None) -> Iterable[Finding]:
+    """Return what is to be said about a file that is no pickle, by what it is."""
+    if kind in ("zip", "torch-zip"):
+        return archives.check_zip(source, path)
+    if kind == "tar":
+        return archives.check_tar(source, path)
+    if kind in COMPRESSED:
+        return archives.check_compressed(source, path, kind)
+    if kind == "hdf5":
+        return [_block("hdf5", path, 0, "HDF5, in which Keras keeps layers that hold code")]
+    if kind == "npy":
+        return archives.check_array(source, path)
+    if kind in PROGRAMS:
+        return [_block("native-code", path, 0, f"a program ({PROGRAMS[kind]})")]
+    if kind in READERS:
+        return _header(source, path, kind)
+    if templates.is_text_template(path):
+        return _template(source, path)
+    if kind == "json" or path.lower().endswith(".json"):
+        return templates.check_json(source, path)
+    return ()
 
 
-def _is_pe(source: ByteSource, head: bytes) -> bool:
-    where = int.from_bytes(head[0x3C:0x40], "little")
-    return len(head) >= 0x40 and where + 4 <= source.size and source.read(where, 4) == b"PE\0\0"
-
-
-def _by_name(path: str, suffix: str, head: bytes) -> Iterator[Finding]:
-    if suffix in SOURCES or head.startswith(b"#!"):
-        yield _block("source-code", path, 0, "a program's source, which a runtime may import or run")
-    elif suffix in NATIVE:
-        yield _block("native-code", path, 0, f"a program by its name ({suffix})")
-    elif PurePosixPath(path).name == "preset.ini":
+def _by_name(path: str, head: bytes) -> Iterator[Finding]:
+    for rule, detail in named_code(path, head):
+        yield _block(rule, path, 0, detail)
+    if PurePosixPath(path).name == "preset.ini":
         yield Finding("preset", Severity.WARN, path, 0, "llama.cpp takes a server's arguments from a file of this name")
 
 
@@ -157,9 +138,9 @@ def check_release(
         found += here
         if sniff(source) == "onnx":
             found += _external(source, path, listed)
-        base = templates.base_model(source, path)
-        if base is not None and base not in bases and str(resolve(base)) not in bases:
-            found.append(_block("base-model", path, None, f"needs {base[:120]!r}, which its lineage does not name"))
+        for base in templates.base_models(source, path):
+            if base not in bases and str(resolve(base)) not in bases:
+                found.append(_block("base-model", path, None, f"needs {base[:120]!r}, which its lineage does not name"))
     return found
 
 

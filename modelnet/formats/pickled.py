@@ -113,8 +113,8 @@ def walk(source: ByteSource, *, limit: int = MAX_OPCODES) -> Walk:
     except _Runs:
         pass
     except MalformedError as error:
-        # Past the end it is a piece of a pickle; with the budget spent it is nothing but opcodes so far.
-        reach = Reach.RUNS if error.rule == "header-too-large" else machine.reach
+        # Past the end it is a piece of a pickle; when no more can be read it is nothing but opcodes so far.
+        reach = machine.reach if error.rule == "truncated" else Reach.RUNS
     # With the marker no text begins, and importing alone may run a module.
     if is_marked and machine.reach is Reach.IMPORTS:
         reach = Reach.RUNS

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from modelnet.formats.layout import ByteSource, Layout, Span, SpanKind, cover
 from modelnet.formats.window import Window, refusal
 
-__all__ = ["Member", "is_torch", "members", "read_layout"]
+__all__ = ["Member", "appended", "is_torch", "members", "read_layout"]
 
 # A member is two spans. The largest models have some thousands of storages.
 MAX_MEMBERS = 131_072
@@ -78,17 +78,36 @@ def is_torch(found: tuple[Member, ...]) -> bool:
     return any(member.name.endswith("/data.pkl") and member.name.count("/") == 1 for member in found)
 
 
-def members(source: ByteSource, *, begin: int = 0) -> tuple[Member, ...]:
-    """Return the members in the file's order; the archive, not the offsets in it, starts at `begin`.
+def members(source: ByteSource) -> tuple[Member, ...]:
+    """Return the members in the file's order.
 
     Raises: `MalformedError` for a zip that two readers could understand differently.
     """
     window = Window(source, block=BLOCK, budget=MAX_HEADER)
-    count, start, end = _directory(window)
-    entries = _entries(window.read(start, end - start), count, start)
+    return _members(window, _directory(window), begin=0, shift=0)
+
+
+def appended(source: ByteSource) -> tuple[int, tuple[Member, ...]]:
+    """Return where the directory of a zip at the end of another file is, and its members.
+
+    Their offsets count from the file's beginning or, as some writers have it, from the first member.
+
+    Raises: `MalformedError` for a zip that two readers could understand differently.
+    """
+    window = Window(source, block=BLOCK, budget=MAX_HEADER)
+    directory = _directory(window, is_appended=True)
+    return directory.start, _members(window, directory, begin=None, shift=directory.start - directory.claimed)
+
+
+def _members(window: Window, directory: _Directory, *, begin: int | None, shift: int) -> tuple[Member, ...]:
+    content = window.read(directory.start, directory.end - directory.start)
+    entries = _entries(content, directory.count, directory.start, shift)
     found = [_member(window, entry) for entry in sorted(entries, key=lambda entry: entry.offset)]
+    if begin is None:
+        begin = found[0].header if found else directory.start
     position = begin
-    for member, following in zip(found, [member.header for member in found[1:]] + [start] * bool(found), strict=True):
+    starts = [member.header for member in found[1:]] + [directory.start] * bool(found)
+    for member, following in zip(found, starts, strict=True):
         if member.header < position or member.end > following:
             raise refusal(f"member {member.name!r} overlaps another", "overlap", member.header, wanted=position)
         gap = following - member.end
@@ -96,9 +115,19 @@ def members(source: ByteSource, *, begin: int = 0) -> tuple[Member, ...]:
         if gap not in allowed or (position == begin != member.header):
             raise refusal("bytes that belong to no member", "hole", member.end, wanted=sorted(allowed), got=gap)
         position = following
-    if position != start:
+    if position != directory.start:
         raise refusal("bytes that belong to no member", "hole", position)
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """The central directory is `[start, end)` and has `count` entries; the end record says that it is at `claimed`."""
+
+    count: int
+    start: int
+    end: int
+    claimed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +143,8 @@ class _Entry:
     flags: int
 
 
-def _directory(window: Window) -> tuple[int, int, int]:
-    """Return the number of entries and the extent of the central directory."""
+def _directory(window: Window, *, is_appended: bool = False) -> _Directory:
+    """Return where the central directory is; `is_appended` when it need not be where the end record says."""
     size = window.size
     tail_start = max(0, size - END.size - MAX_COMMENT)
     tail = window.read(tail_start, size - tail_start)
@@ -141,14 +170,18 @@ def _directory(window: Window) -> tuple[int, int, int]:
             raise refusal("the zip64 record does not fit the end record", "zip64", end)
     elif any(claim == none for claim, none in claims):
         raise refusal("the zip64 record is missing", "zip64", position)
-    if start + length != end:
+    claimed = start
+    if is_appended:
+        start = end - length
+    if start + length != end or not claimed <= start:
         raise refusal("the directory does not end where the end record begins", "directory", end, got=start + length)
     if length > MAX_DIRECTORY or count > min(MAX_MEMBERS, length // CENTRAL.size):
         raise refusal("the directory claims too many members", "too-many-members", end, got=count)
-    return count, start, end
+    return _Directory(count, start, end, claimed)
 
 
-def _entries(directory: bytes, count: int, base: int) -> list[_Entry]:
+def _entries(directory: bytes, count: int, base: int, shift: int) -> list[_Entry]:
+    """Return the entries of the directory that begins at `base`; `shift` is added to their offsets."""
     entries = []
     names: set[bytes] = set()
     position = 0
@@ -167,6 +200,7 @@ def _entries(directory: bytes, count: int, base: int) -> list[_Entry]:
         if signature != b"PK\x01\x02" or position > len(directory) or disk not in {0, NONE16}:
             raise refusal("a directory entry is broken", "directory", where)
         unpacked, packed, offset = _zip64(extra, (unpacked, packed, offset), where)
+        offset += shift
         if name in names:
             raise refusal(f"member {name!r} comes twice", "duplicate-name", where)
         if flags & ENCRYPTED:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import struct
+import time
 import zipfile
 import zlib
 
@@ -210,6 +211,9 @@ HARMLESS = (
     "{%- set ns = namespace(found=false) -%}{{ raise_exception('no') if not ns.found else tools | tojson(indent=2) }}",
     "You may write `import os` in your answer; __init__ is fine in text. {{ bos_token }}",
     "{{ message.content.split('</think>')[-1].lstrip('\\n') }}",
+    "{{ messages[loop.index0 + 1]['role'] ~ name.replace('-', '_') }}{# it's __init__ #}",
+    "{{ content[content.find('</think>') + 8:] }}{{ tools|selectattr('type', 'equalto', 'function')|list }}",
+    "{{- {'a': {'b': '}}'}} }} it's {{ 'to eval(x), import os' }}",
 )
 HARMFUL = (
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -218,6 +222,31 @@ HARMFUL = (
     "{% import 'other' as o %}",
     "{% include '/etc/passwd' %}",
     "{{ lipsum['__globals__']['os'] }}",
+    "{{ \"%}\" ~ ''.__class__ }}",
+    "{{ '}}' ~ x.__class__ }}",
+    "{{ {'a': {}}.__class__ }}",
+    "{{ 0.__class__ }}",
+    r"{{ ''['\x5f\x5fclass\x5f\x5f'] }}",
+    r"{{ ''['\137_class__'] }}",
+    r"{{ ''['\N{LOW LINE}_class__'] }}",
+    "{{ ''['__cla'~'ss__'] }}",
+    "{{ ''['__cla' 'ss__'] }}",
+    "{{ ''['_' + '_class_' + '_'] }}",
+    "{{ x['po' ~ 'pen'] }}",
+    "{{ x['pop' ~ y] }}",
+    "{{ x[('pop', y)|join] }}",
+    "{% set a = '_' %}{% set b = a ~ a %}{{ x[b] }}",
+    "{{ x|map('attr', 'a') }}",
+    "{{ x|map(attribute='__class__') }}",
+    "{{ x|map(attribute=y) }}",
+    "{% filter attr('a') %}{% endfilter %}",
+    "{# {{ ' #}{{ x.__class__ }}{# ' }} #}",
+    "{% raw %}{{ ' {% endraw %}{{ x.__class__ }}",
+    "{% raw %}{{ x.__class__ }}{% endraw %}",
+    "{{ 'no end",
+    "{{ no end",
+    "{# no end",
+    "{{" * 100_000,
 )
 
 
@@ -253,10 +282,41 @@ def test_code_that_a_configuration_names_is_reported() -> None:
     assert "evil/repo" in finding.detail
 
 
-def test_a_json_bomb_is_not_parsed() -> None:
-    """Nesting and size are bounded before a parser sees them."""
-    assert check(b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "config.json") == []
-    assert check(b"{" + b'"a":"' + b"b" * (9 << 20) + b'"}', "config.json") == []
+def test_json_that_cannot_be_looked_into_is_said() -> None:
+    """Depth, size and grammar are bounded before a parser sees them, and a configuration beyond them is refused."""
+    template = b'"chat_template": "{{ x.__class__ }}"'
+    for content in (
+        b'{"a":' * 200_000 + b"1" + b"}" * 200_000,
+        b'{"a":' + b"[" * 65 + b"]" * 65 + b", " + template + b"}",
+        b'{"a": "' + b"b" * (65 << 20) + b'", ' + template + b"}",
+        b'{"auto_map": "' + b"b" * (5 << 20) + b'"}',
+        b'["+\\"' * 20_000,
+        b'{"a": "',
+        b"{'a': 1}",
+    ):
+        for name in ("config.json", "tokenizer_config.json", "adapter_config.json"):
+            assert blocked(content, name) == {"json"}, (content[:20], name)
+        assert [one.severity for one in check(content, "other.json")] == [Severity.WARN]
+        assert check(content, "vocab.txt") == []
+
+
+def test_large_and_odd_json_is_read() -> None:
+    """A vocabulary of tens of megabytes passes, and what matters is found behind it, twice, and in UTF-16."""
+    vocabulary = json.dumps({"vocab": {f"token {n}": n for n in range(400_000)}, "merges": [["a", "b"]] * 200_000})
+    start = time.process_time()
+    assert check(vocabulary.encode(), "tokenizer.json") == []
+    assert check(vocabulary.encode(), "config.json") == []
+    assert time.process_time() - start < 10
+    harmful, harmless = json.dumps("{{ x.__class__ }}"), json.dumps("{{ x }}")
+    for text in (
+        vocabulary[:-1] + f', "chat_template": {harmful}}}',
+        f'{{"chat_template": {harmful}, "chat_template": {harmless}}}',
+        f'{{"chat_template": {harmless}, "chat_t\\u0065mplate": {harmful}}}',
+    ):
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"):
+            assert blocked(text.encode(encoding), "tokenizer_config.json") == {"template-code"}, encoding
+    for content in (b"[]", b"[1, {}]", b" {} ", b'{"a": NaN}', b'{"a": [{"b": "]}"}], "c": -1.5e3}'):
+        assert check(content, "config.json") == []
 
 
 def _external(location: str) -> bytes:
