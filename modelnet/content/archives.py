@@ -30,6 +30,7 @@ MAX_LOOKED_AT = 32_768  # members of one zip; each takes about 100 µs, and the 
 # What all members of one zip may be unpacked to; the largest `data.pkl` and the beginnings of 2,000 members fit.
 MAX_UNPACKED = 128 * 1024 * 1024
 MAX_MEMBER = 8 * 1024 * 1024  # of a member that goes on like a pickle
+WALKED = 4  # an opcode of any member costs as much as so many of a `data.pkl`: it is looked at twice, and slower
 END, END64, LOCATOR, CENTRAL = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x01\x02"  # APPNOTE 4.3
 END_SIZE, LOCATOR_SIZE, END64_SIZE = 22, 20, 56
 MAX_COMMENT = 65_535
@@ -167,8 +168,8 @@ def _look(member: torch_zip.Member, inside: ByteSource, head: bytes, path: str, 
     name, offset = member.name, member.start
     for rule, detail in named_code(name, head):
         yield _block(rule, path, offset, f"member {name!r}: {detail}")
-    walked = pickled.walk(inside, limit=max(1, min(pickled.MAX_OPCODES, budget.opcodes)))
-    budget.opcodes -= walked.opcodes
+    walked = pickled.walk(inside, limit=max(1, min(pickled.MAX_OPCODES, budget.opcodes // WALKED)))
+    budget.opcodes -= WALKED * walked.opcodes
     if walked.is_code:
         yield _block("pickle", path, offset, f"member {name!r} is a pickle")
         return

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from modelnet.checking import open_file
 from modelnet.content.check import check_release
@@ -34,9 +34,9 @@ class Scan:
 
 
 def scan(path: str | os.PathLike[str]) -> Scan:
-    """Look at the file or folder at `path`.
+    """Look at the file or folder at `path`; what cannot be read in a folder is a finding, and the rest is looked at.
 
-    Raises `UsageError` when nothing lies there, `UnavailableError` when it cannot be read.
+    Raises `UsageError` when nothing lies there, `UnavailableError` when itself cannot be read.
     """
     base = Path(path)
     if len(os.fsencode(base)) > MAX_TARGET:
@@ -47,18 +47,28 @@ def scan(path: str | os.PathLike[str]) -> Scan:
     sizes: dict[str, int] = {}
     documents: dict[str, Path] = {}
     folded: dict[str, str] = {}
+    alike: set[str] = set()
     for name, file in _walk(base, findings):
         try:
             check_path(name)
         except MalformedError as error:
             findings.append(Finding("path", Severity.BLOCK, name, None, error.message))
-        if (other := folded.setdefault(name.casefold(), name)) != name:
-            findings.append(Finding("path", Severity.BLOCK, name, None, f"differs from {other!r} only in case"))
+        # Where case does not count, A/ and a/ are one folder too, which gets the files of both.
+        for part in (name, *(folder.as_posix() for folder in PurePosixPath(name).parents[:-1])):
+            if (other := folded.setdefault(part.casefold(), part)) != part and part not in alike:
+                alike.add(part)
+                findings.append(Finding("path", Severity.BLOCK, part, None, f"differs from {other!r} only in case"))
         documents[name] = file
         if len(documents) > MAX_FILES:
             raise UsageError("the folder has more files than a release may", rule="path", wanted=MAX_FILES)
     for name, file in documents.items():
-        size, found = _look(name, file, documents)
+        try:
+            size, found = _look(name, file, documents)
+        except OSError as error:
+            if file == base:
+                raise _unavailable(error, "file", base) from error
+            findings.append(_unreadable(name, error))
+            continue
         sizes[name] = size
         findings += found
     findings.sort(key=lambda one: (one.severity is not Severity.BLOCK, one.path, one.offset or 0, one.rule))
@@ -66,10 +76,7 @@ def scan(path: str | os.PathLike[str]) -> Scan:
 
 
 def _look(name: str, file: Path, listed: dict[str, Path]) -> tuple[int, list[Finding]]:
-    try:
-        handle = open_file(file)
-    except OSError as error:
-        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=str(file)) from error
+    handle = open_file(file)
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):  # it was one when the folder was listed
@@ -78,8 +85,6 @@ def _look(name: str, file: Path, listed: dict[str, Path]) -> tuple[int, list[Fin
         return status.st_size, check_release({name: source}, listed=listed)
     except MalformedError as error:
         return 0, [Finding("changed", Severity.BLOCK, name, error.offset, "the file changed while it was looked at")]
-    except OSError as error:
-        raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=str(file)) from error
     finally:
         os.close(handle)
 
@@ -90,17 +95,34 @@ def _walk(base: Path, findings: list[Finding]) -> Iterator[tuple[str, Path]]:
         if _is_regular(base, base.name, findings):
             yield base.name, base
         return
-    for folder, folders, names in os.walk(base, onerror=_unreadable):
+
+    def unlisted(error: OSError) -> None:
+        folder = Path(error.filename)
+        if folder == base:
+            raise _unavailable(error, "folder", base) from error
+        findings.append(_unreadable(folder.relative_to(base).as_posix(), error))
+
+    for folder, folders, names in os.walk(base, onerror=unlisted):
         folders[:] = sorted(name for name in folders if name not in SKIPPED)
         inside = Path(folder).relative_to(base)
-        for name in sorted([*names, *(name for name in folders if (Path(folder) / name).is_symlink())]):
+        for name in sorted([*names, *(name for name in folders if os.path.islink(Path(folder) / name))]):  # noqa: PTH114
             path = (inside / name).as_posix()
-            if name not in SKIPPED and _is_regular(Path(folder) / name, path, findings):
+            try:
+                is_regular = name not in SKIPPED and _is_regular(Path(folder) / name, path, findings)
+            except OSError as error:
+                findings.append(_unreadable(path, error))
+                continue
+            if is_regular:
                 yield path, Path(folder) / name
 
 
-def _unreadable(error: OSError) -> None:
-    raise UnavailableError(f"cannot read the folder: {error.strerror}", rule="read", path=error.filename) from error
+def _unreadable(name: str, error: OSError) -> Finding:
+    """What was not looked at is not let through."""
+    return Finding("unreadable", Severity.BLOCK, name, None, f"cannot be read: {error.strerror}")
+
+
+def _unavailable(error: OSError, what: str, path: Path) -> UnavailableError:
+    return UnavailableError(f"cannot read the {what}: {error.strerror}", rule="read", path=str(path))
 
 
 def _is_regular(file: Path, path: str, findings: list[Finding]) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from modelnet.checking import open_file
+from modelnet.content import scanning
 from modelnet.content.scanning import scan
-from modelnet.errors import UsageError
+from modelnet.errors import UnavailableError, UsageError
 from tests.realmodels import need
 from tests.scan import samples
 
@@ -42,6 +46,55 @@ def test_a_folder_is_looked_at_with_its_names(tmp_path: Path) -> None:
         ("file-type", "pipe"),
     }
     assert scan(tmp_path).files == 5
+
+
+def test_folders_that_differ_only_in_case_are_one_to_some(tmp_path: Path) -> None:
+    """Whatever is in them: each pair is said once."""
+    for name in ("A/x", "a/y", "a/z", "b/C/v", "b/c/w"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    assert [(one.rule, one.path) for one in scan(tmp_path).findings] == [("path", "a"), ("path", "b/c")]
+
+
+def test_what_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a finding, for what was not looked at is not let through, and all the rest is looked at."""
+    (tmp_path / "a.pkl").write_bytes(samples.evil(2))
+    (tmp_path / "b.txt").write_text("text")
+    (tmp_path / "z.pkl").write_bytes(samples.evil(2))
+    (tmp_path / "sub").mkdir()
+
+    def closed(path: Path) -> int:
+        if path.name == "b.txt":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(path)
+
+    def walk(top: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(top / "sub")))
+        yield from os_walk(top, onerror=onerror)
+
+    os_walk = os.walk
+    monkeypatch.setattr(scanning, "open_file", closed)
+    monkeypatch.setattr(scanning.os, "walk", walk)
+    found = scan(tmp_path)
+    assert {(one.rule, one.path) for one in found.findings} == {
+        ("pickle", "a.pkl"),
+        ("unreadable", "b.txt"),
+        ("unreadable", "sub"),
+        ("pickle", "z.pkl"),
+    }
+    assert found.files == 2
+    with pytest.raises(UnavailableError):
+        scan(tmp_path / "b.txt")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permissions_is_a_finding(tmp_path: Path) -> None:
+    """The same with the permissions themselves, for users that they bind."""
+    (tmp_path / "a.pkl").write_bytes(samples.evil(2))
+    (tmp_path / "b.txt").write_text("text")
+    (tmp_path / "b.txt").chmod(0)
+    (tmp_path / "sub").mkdir(mode=0)
+    assert _rules(tmp_path) == {("pickle", "a.pkl"), ("unreadable", "b.txt"), ("unreadable", "sub")}
 
 
 def test_one_file_is_looked_at_alone(tmp_path: Path) -> None:
