@@ -23,12 +23,18 @@ MAX_JSON = 64 * 1024 * 1024  # the largest vocabularies (tokenizer.json) have 35
 MAX_VALUE = 4 * 1024 * 1024  # of one field; several templates, each of at most 1 MiB
 MAX_DEPTH = 64
 MAX_BRACKETS = 4_000_000  # twice those of the largest vocabulary; about 0.3 µs each
+MAX_KEYS = 200_000  # with a value that is no plain one, or spelt with escapes; about 3 µs each
 MAX_KEY = 4096
 
-SPACE = re.compile(rb"[ \t\r\n]*+")
-STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+BLANK = rb"[ \t\r\n]*+"
+SPACE = re.compile(BLANK)
+QUOTED = rb'"(?:[^"\\]++|\\.)*+"'
+STRING = re.compile(QUOTED, re.DOTALL)
 FLAT = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-SCALAR = re.compile(rb'[^ \t\r\n,:"\[\]{}]++')
+# A key's text whose escapes are of no letter, so that it is what it looks like or no name of ours.
+OTHER_KEY = rb'(?:[^"\\]++|\\u(?!00)[0-9a-fA-F]{4}|\\["\\/bfnrt])*+"'
+PLAIN = rb'[^ \t\r\n,:"\[\]{}]++'
+SCALAR = re.compile(PLAIN)
 # What Keras writes for an object that it builds again (keras/src/saving/serialization_lib.py).
 LAYERS = frozenset(["class_name", "registered_name", "module", "keras_version"])
 OPENING = {ord("{"): ord("}"), ord("["): ord("]")}
@@ -47,6 +53,16 @@ def read_fields(source: ByteSource, wanted: Collection[str]) -> dict[str, list[A
 def is_of_layers(source: ByteSource) -> bool:
     """Tell whether this is the configuration of a model whose layers Keras builds. Raises: `MalformedError`."""
     return bool(read_fields(source, LAYERS))
+
+
+def _others(wanted: Collection[str]) -> re.Pattern[bytes]:
+    """Match fields that are not wanted and have plain values, as in a vocabulary of a million words."""
+    names = b"|".join(re.escape(name.encode()) for name in sorted(wanted))
+    return re.compile(
+        rb'(?:"(?!(?:' + names + rb')")' + OTHER_KEY + BLANK + b":" + BLANK + b"(?:" + QUOTED + b"|" + PLAIN + b")"
+        + BLANK + b"," + BLANK + b")*+",
+        re.DOTALL,
+    )  # fmt: skip
 
 
 def _utf8(content: bytes) -> bytes:
@@ -75,7 +91,7 @@ class _Scan:
         found: dict[str, list[Any]] = {}
         self._space()
         if self._next() == ord("{"):
-            for key in self._keys():
+            for key in self._keys(_others(wanted)):
                 start = self.position
                 self._value()
                 if key in wanted:
@@ -87,14 +103,15 @@ class _Scan:
             _refuse("more after the end of the JSON", "not-json", self.position)
         return found
 
-    def _keys(self) -> Iterator[str]:
-        """Yield the keys of an object, each at its value, which the caller passes over."""
+    def _keys(self, others: re.Pattern[bytes]) -> Iterator[str]:
+        """Yield the keys of an object but some of `others`, each at its value, which the caller passes over."""
         self.position += 1
         self._space()
         if self._next() == ord("}"):
             self.position += 1
             return
-        while True:
+        for _ in range(MAX_KEYS):
+            self._match(others)
             start = self.position
             self._string()
             end = self.position
@@ -105,6 +122,7 @@ class _Scan:
                 self.position += 1
                 return
             self._expect(b",")
+        _refuse("more JSON than is read", "json-too-large", self.position)
 
     def _built(self, start: int, end: int | None = None) -> Any:
         text = self.content[start : self.position if end is None else end]

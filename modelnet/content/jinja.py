@@ -28,10 +28,11 @@ PAIRS = {"(": ")", "[": "]", "{": "}"}
 # Attributes that lead from a value to the interpreter, and functions that take a name.
 DANGEROUS = frozenset(["mro", "subclasses", "globals", "builtins", "popen", "subprocess", "getattr", "eval", "exec"])
 OTHER_FILES = frozenset(["import", "include", "extends", "from"])
-DUNDER = re.compile(r"__\w")
+DUNDER = re.compile("__")
 DOTTED = re.compile(r"[\w.]++")
 # Escapes of a string: a letter, digit or underscore that is spelt with one has something to hide.
 ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{1,3})|(N)\{|.)", re.DOTALL)
+MAX_NAME = 64  # characters of what is put together that are kept; longer than each name that is looked for
 JOINING = frozenset("~+")
 COMPUTING = frozenset("~+*%|")
 NO_VALUES = frozenset(["in", "and", "or", "not", "if", "else", "elif", "is", "set", "for"])
@@ -132,7 +133,7 @@ def _first(tag: list[Token]) -> str | None:
             is_joined = before.kind == "string" or (
                 before.text in JOINING and index >= 2 and tag[index - 2].kind == "string"
             )
-            joined = (joined if is_joined else "") + token.text
+            joined = (joined[-MAX_NAME:] if is_joined else "") + token.text
             if is_joined and (found := _named(joined)):
                 return found
     return _computed(tag)
@@ -156,6 +157,9 @@ def _string(text: str, before: Token, after: Token) -> str | None:
         code = int(digits, 16) if digits else int(escape[4], 8) if escape[4] else None
         if escape[5] or (code is not None and code < 128 and (chr(code).isalnum() or chr(code) == "_")):
             return escape[0]
+    # A character by its number: '%c' % 95, '{:c}'.format(95).
+    if ("%c" in text and after.text in {"%", "|"}) or ":c}" in text:
+        return text
     # One underscore is for replace("-", "_"); anywhere else it is a piece of something.
     is_argument = before.text in {"(", ","} and after.text in {")", ","}
     if text.strip("_") == "" and text and not is_argument:

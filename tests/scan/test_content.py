@@ -236,6 +236,10 @@ HARMFUL = (
     "{{ x['pop' ~ y] }}",
     "{{ x[('pop', y)|join] }}",
     "{% set a = '_' %}{% set b = a ~ a %}{{ x[b] }}",
+    "{% set a = '%c%c' % (95, 95) %}{{ x[a ~ 'class' ~ a] }}",
+    "{% set a = '{:c}{:c}'.format(95, 95) %}{{ x[a] }}",
+    "{{ x['__ssalc__'|reverse] }}",
+    "{% set a = 'ssalc__'|reverse %}{{ x[a] }}",
     "{{ x|map('attr', 'a') }}",
     "{{ x|map(attribute='__class__') }}",
     "{{ x|map(attribute=y) }}",
@@ -315,6 +319,8 @@ def test_large_and_odd_json_is_read() -> None:
     ):
         for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"):
             assert blocked(text.encode(encoding), "tokenizer_config.json") == {"template-code"}, encoding
+    words = json.dumps({f'\u0120a"\n{n}': n for n in range(600_000)}).encode()
+    assert check(words, "vocab.json") == []
     for content in (b"[]", b"[1, {}]", b" {} ", b'{"a": NaN}', b'{"a": [{"b": "]}"}], "c": -1.5e3}'):
         assert check(content, "config.json") == []
 
