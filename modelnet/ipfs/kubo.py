@@ -133,6 +133,7 @@ class Kubo:
         for record in self.rpc.stream(
             "dag/import", options={"pin-roots": "false", "stats": "true"}, body=body,
             read_s=IMPORT_PAUSES * self.rpc.patience_s, terminal=lambda record: "Stats" in record,
+            grows=lambda record: int("Stats" in record),
         ):  # fmt: skip
             stats = record.get("Stats")
         told = (stats.get("BlockCount"), stats.get("BlockBytesCount")) if isinstance(stats, dict) else stats
@@ -142,22 +143,38 @@ class Kubo:
                 got=told, source=str(self.rpc.address), hint="run it again; blocks that it has are not stored twice",
             )  # fmt: skip
 
-    def pin(
-        self, root: Cid, name: str, *, offline: bool = False, progress: Callable[[int, int], None] = lambda *_: None
-    ) -> None:
+    def check_whole(self, root: Cid, blocks: int, *, progress: Callable[[int, int], None] = lambda *_: None) -> None:
+        """Raise unless the repository itself has all of the `blocks` blocks at and below `root`.
+
+        It reads each, as a pin does. Raises `IncompleteResponseError` or `KuboRefusedError` when one is missing.
+        """
+        found = None
+        for record in self.rpc.stream(
+            "dag/stat", str(root), options={"offline": "true", "progress": "true"}, grows=_size_of_dag,
+            terminal=lambda record: "UniqueBlocks" in record,
+        ):  # fmt: skip
+            found = record.get("UniqueBlocks")
+            progress(0, _size_of_dag(record))
+        if found != blocks:
+            raise IncompleteResponseError(
+                "kubo does not have the whole release", rule="kubo-blocks", wanted=f"{blocks} blocks", got=found,
+                source=str(self.rpc.address),
+            )  # fmt: skip
+
+    def pin(self, root: Cid, name: str, *, progress: Callable[[int, int], None] = lambda *_: None) -> None:
         """Pin all below `root` under `name`; `progress` hears (nodes, bytes) walked so far.
 
-        `offline` forbids Kubo to look for missing blocks elsewhere. Raises `IncompleteResponseError` or
-        `KuboRefusedError` when it is not pinned in the end.
+        What Kubo lacks it looks for at its peers, for ever and saying so twice a second; `offline` does not stop that.
+        Raises `IncompleteResponseError` when it gets no further or does not say that it is pinned, `KuboRefusedError`
+        when Kubo says why not.
         """
         if len(name.encode()) > MAX_PIN_NAME:
             raise UsageError("the name of a pin is too long", rule="pin-name", wanted=f"{MAX_PIN_NAME} bytes", got=name)
         options = {"recursive": "true", "name": name, "progress": "true"}
-        if offline:
-            options["offline"] = "true"
         for record in self.rpc.stream(
-            "pin/add", str(root), options=options, terminal=lambda record: record.get("Pins") == [str(root)]
-        ):
+            "pin/add", str(root), options=options, grows=_nodes_of_pin,
+            terminal=lambda record: record.get("Pins") == [str(root)],
+        ):  # fmt: skip
             nodes, size = record.get("Progress"), record.get("Bytes")
             if isinstance(nodes, int):
                 progress(nodes, size if isinstance(size, int) else 0)
@@ -179,8 +196,8 @@ class Kubo:
             for record in self.rpc.stream(
                 "pin/ls", str(root), options=options, terminal=lambda record: record.get("Cid") == str(root)
             ):
-                if record.get("Cid") == str(root):
-                    return str(record.get("Name", ""))
+                # One pin was asked for, so one record comes.
+                return str(record.get("Name", "")) if record.get("Cid") == str(root) else None
         except (KuboRefusedError, IncompleteResponseError) as error:
             # "not pinned" comes as an error before the first record, or in a trailer that nobody sees.
             if isinstance(error, KuboRefusedError) and "not pinned" not in str(error.got):
@@ -201,6 +218,16 @@ class Kubo:
                 "kubo sent no block", rule="kubo-incomplete", wanted=cid, source=str(self.rpc.address)
             ) from None
         return content
+
+
+def _nodes_of_pin(record: dict[str, Any]) -> int:
+    nodes = record.get("Progress")
+    return nodes if isinstance(nodes, int) else 0
+
+
+def _size_of_dag(record: dict[str, Any]) -> int:
+    size = record.get("TotalSize")
+    return size if isinstance(size, int) else 0
 
 
 def _check_version(told: object, source: str) -> str:

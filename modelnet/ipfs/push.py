@@ -1,9 +1,11 @@
 """Publish to a Kubo: segments side by side, then one recursive pin that names the release.
 
-    import segment 0 … n-2 → import nodes and manifest → pin (offline: all of it must be here) → forget the journal
+    import segment 0 … n-2 → import nodes and manifest → is what was sent before still there? → pin → forget the journal
 
 Commit point: the pin. Before it nothing names the release in that Kubo and its garbage collector may take all of it;
-the journal only saves sending again what it took. If it lost blocks since, the pin says so, and all is sent once more.
+the journal only saves sending again what Kubo took. The pin itself would not say that a block is gone: Kubo looks for
+it at its peers, for ever. So after a resumed push Kubo is asked whether its own repository has every block, and if not,
+or if the pin gets no further, the journal is forgotten and all is sent once more.
 The manifest is sent last, so a root that announces itself has everything below it.
 """
 
@@ -92,15 +94,17 @@ def push(
     journal = _Journal(store.home.root / "kubo" / kubo.peer_id() / f"{manifest}.json")
     sent = 0
     if kubo.pinned(manifest) is None:
-        for attempt in range(2):
+        for again in (False, True):
             resumed = any(map(journal.has, blocks.segments))
             sent += _send(store, kubo, blocks, journal, progress)
             try:
+                if resumed:
+                    _check(kubo, blocks, progress)
                 _pin(kubo, manifest, name, blocks, progress)
                 break
             except (KuboRefusedError, IncompleteResponseError) as error:
                 journal.forget()  # whatever it confirmed, it does not have all of it
-                if attempt or not resumed:
+                if again or not resumed:
                     raise _not_whole(kubo, manifest, error) from error
                 progress.note(f"{kubo} lost blocks that it had taken; sending them again")
     else:
@@ -159,9 +163,16 @@ def _import(kubo: Kubo, blocks: ReleaseBlocks, part: Segment, progress: Progress
     kubo.import_car(Multipart(blocks.car(part), blocks.car_length(part), advance), part.blocks, part.bytes)
 
 
+def _check(kubo: Kubo, blocks: ReleaseBlocks, progress: Progress) -> None:
+    progress.begin("checking kubo", blocks.size)
+    told = _growing(lambda count: progress.advance(str(kubo), count))
+    kubo.check_whole(blocks.root, len(blocks), progress=told)
+    progress.end()
+
+
 def _pin(kubo: Kubo, manifest: Cid, name: str, blocks: ReleaseBlocks, progress: Progress) -> None:
     progress.begin("pinning", blocks.size)
-    kubo.pin(manifest, name, offline=True, progress=_growing(lambda count: progress.advance(str(kubo), count)))
+    kubo.pin(manifest, name, progress=_growing(lambda count: progress.advance(str(kubo), count)))
     progress.end()
 
 
@@ -179,6 +190,6 @@ def _growing(advance: Callable[[int], None]) -> Callable[[int, int], None]:
 
 def _not_whole(kubo: Kubo, manifest: Cid, error: UnavailableError | None) -> UnavailableError:
     return UnavailableError(
-        "kubo did not pin the release", rule="kubo-pin", wanted=manifest, got=error.got if error else None,
+        "kubo did not pin the release", rule="kubo-pin", wanted=manifest, got=error and (error.got or error.message),
         source=str(kubo.rpc.address), hint="run it again; is its garbage collector running, or its disk full?",
     )  # fmt: skip

@@ -5,7 +5,9 @@ trailers: a pin or an import that failed looks like `200 OK`. It also ignores op
 
 - every call names an endpoint and options of a fixed table; anything else is a mistake of ours and raises `ValueError`;
 - a streamed answer counts only when its *terminal record* came, else `IncompleteResponseError`;
+- an answer must get on: a server that drips bytes, or repeats a record, is given up (`modelnet.ipfs.watch`);
 - nothing is taken from the environment (a proxy there would get the token), and no redirect is followed;
+- no answer is unpacked: a compressed one, which nobody asked for, is refused before its first byte is read;
 - `ipfshttpclient.connect()` is not used (it refuses every Kubo since 0.8), nor `get()` (it unpacks a tar unchecked).
 
 Answers are read line by line, each line bounded. One `Rpc` may be used by several threads; each gets a session.
@@ -14,9 +16,13 @@ Sources: kubo core/commands, go-ipfs-cmds http/responseemitter.go (X-Stream-Erro
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,6 +30,7 @@ from typing import Any, Protocol
 
 from modelnet.errors import IntegrityError, MalformedError, UnavailableError, UsageError
 from modelnet.ipfs.address import AUTH_VARIABLE, KuboAddress
+from modelnet.ipfs.watch import Watch
 from modelnet.wording import printable
 
 __all__ = ["ENDPOINTS", "READ_S", "Body", "IncompleteResponseError", "KuboRefusedError", "Rpc"]
@@ -35,8 +42,9 @@ ENDPOINTS: Mapping[str, frozenset[str]] = MappingProxyType({
     "config": frozenset[str](),
     "dag/import": frozenset(["pin-roots", "stats"]),
     "dag/export": frozenset(["offline", "progress"]),
+    "dag/stat": frozenset(["offline", "progress"]),
     "id": frozenset[str](),
-    "pin/add": frozenset(["name", "offline", "progress", "recursive", "timeout"]),
+    "pin/add": frozenset(["name", "progress", "recursive", "timeout"]),  # `offline` it takes, and does not heed
     "pin/ls": frozenset(["names", "stream", "type"]),
     "pin/rm": frozenset(["recursive"]),
     "pubsub/pub": frozenset[str](),
@@ -47,7 +55,8 @@ ENDPOINTS: Mapping[str, frozenset[str]] = MappingProxyType({
     "version": frozenset[str](),
 })  # fmt: skip
 
-READ_S = 30.0  # to connect, between two reads, and to take what we send; `pin/add` speaks every half second
+READ_S = 30.0  # to connect, between two reads or records, and to take what we send
+STALLS = 4  # times our patience that records may come and say nothing new: `pin/add` waits for a collector like that
 MAX_LINE = 1 << 20  # one JSON record; the longest we ask for lists the addresses of a peer
 MAX_RECORDS = 1 << 22
 MAX_ERROR = 64 * 1024
@@ -86,6 +95,7 @@ class _Question:
     options: Mapping[str, str]
     body: Body | None = None
     read_s: float | None = None
+    grows: Callable[[dict[str, Any]], int] | None = None
 
     def __post_init__(self) -> None:
         allowed = ENDPOINTS.get(self.endpoint)
@@ -115,11 +125,13 @@ class Rpc:
 
     def call(self, endpoint: str, *arguments: str, options: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return the one record that `endpoint` answers with."""
-        records = list(self._records(_Question(endpoint, arguments, options or {})))
+        # One more than there should be is enough to know: a server may send them for ever.
+        with contextlib.closing(self._records(_Question(endpoint, arguments, options or {}))) as answer:
+            records = list(itertools.islice(answer, 2))
         if len(records) != 1:
             raise IncompleteResponseError(
-                f"kubo answered {endpoint} with {len(records)} records", rule="kubo-incomplete", wanted="1 record",
-                source=str(self.address),
+                f"kubo's answer to {endpoint} is not one record", rule="kubo-incomplete", wanted="1 record",
+                got=f"{len(records)} or more" if records else 0, source=str(self.address),
             )  # fmt: skip
         return records[0]
 
@@ -131,15 +143,19 @@ class Rpc:
         terminal: Callable[[dict[str, Any]], bool] | None,
         body: Body | None = None,
         read_s: float | None = None,
+        grows: Callable[[dict[str, Any]], int] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Yield the records of an answer up to the one that `terminal` accepts.
 
-        Raises `IncompleteResponseError` when the answer ends before it. Without `terminal` the answer proves nothing.
+        `grows` gives a number of each record; while that does not rise the answer gets nowhere, however much is said.
+        Raises `IncompleteResponseError` when the answer ends before the terminal record, or gets nowhere (rule
+        `kubo-stalled`). Without `terminal` the answer proves nothing.
         """
-        for record in self._records(_Question(endpoint, arguments, options, body, read_s)):
-            yield record
-            if terminal is not None and terminal(record):
-                return
+        with contextlib.closing(self._records(_Question(endpoint, arguments, options, body, read_s, grows))) as answer:
+            for record in answer:
+                yield record
+                if terminal is not None and terminal(record):
+                    return
         if terminal is None:
             return
         raise IncompleteResponseError(
@@ -150,7 +166,7 @@ class Rpc:
     def content(self, endpoint: str, *arguments: str, options: Mapping[str, str], limit: int) -> bytes:
         """Return an answer that is no JSON, of at most `limit` bytes. Whoever asked checks its hash."""
         content = bytearray()
-        with self._answer(_Question(endpoint, arguments, options)) as pieces:
+        with self._answer(_Question(endpoint, arguments, options)) as (pieces, _):
             for piece in pieces:
                 content += piece
                 if len(content) > limit:
@@ -160,11 +176,11 @@ class Rpc:
                     )  # fmt: skip
         return bytes(content)
 
-    def _records(self, question: _Question) -> Iterator[dict[str, Any]]:
+    def _records(self, question: _Question) -> Generator[dict[str, Any], None, None]:
         endpoint = question.endpoint
         line = bytearray()
-        count = 0
-        with self._answer(question) as pieces:
+        count, most = 0, -1
+        with self._answer(question) as (pieces, watch):
             for piece in pieces:
                 line += piece
                 *whole, rest = line.split(b"\n")
@@ -172,9 +188,15 @@ class Rpc:
                 count += len(whole)
                 if len(line) > MAX_LINE or count > MAX_RECORDS:
                     raise self._malformed(endpoint, "more than any answer has")
-                for record in whole:
-                    if record.strip():
-                        yield self._parse(endpoint, record)
+                for told in whole:
+                    if told.strip():
+                        record = self._parse(endpoint, told)
+                        if question.grows is None:
+                            watch.heard()
+                        elif (size := question.grows(record)) > most:
+                            watch.heard()
+                            most = size
+                        yield record
             if line.strip():
                 yield self._parse(endpoint, line)
 
@@ -212,7 +234,7 @@ class Rpc:
         import ipfshttpclient
         from ipfshttpclient import exceptions
 
-        headers = {"User-Agent": "modelnet"}
+        headers = {"User-Agent": "modelnet", "Accept-Encoding": "identity"}
         if self.address.authorization is not None:
             headers["Authorization"] = self.address.authorization
         try:
@@ -222,17 +244,51 @@ class Rpc:
         session = client._client._session  # noqa: SLF001  (the version is pinned; it has no public way to say this)
         session.trust_env = False  # a proxy from the environment would get what is meant for this machine, token too
         session.max_redirects = 0
-        session.hooks["response"].append(_bound_error)
+        session.hooks["response"] += [self._refuse_encoded, _bound_error]
+        sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         for adapter in session.adapters.values():
             # An option of urllib3 1 that its patch still gives; urllib3 2 warns about it.
             adapter.poolmanager.connection_pool_kw.pop("strict", None)
+            _track(adapter.poolmanager, sockets)
         self._local.client = client
+        self._local.sockets = sockets
         with self._lock:
             self._clients.append(client)
         return client
 
+    def _refuse_encoded(self, response: Any, *_: object, **__: object) -> None:
+        """Refuse what is compressed: a few bytes of it may be gigabytes."""
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.strip().lower() not in {"", "identity"}:
+            response.close()
+            raise MalformedError(
+                "the answer is compressed, which nobody asked for", rule="kubo-answer", got=printable(encoding[:80]),
+                source=str(self.address), hint="is a proxy between us and Kubo?",
+            )  # fmt: skip
+
     @contextmanager
-    def _answer(self, question: _Question) -> Iterator[Iterator[bytes]]:
+    def _answer(self, question: _Question) -> Iterator[tuple[Iterator[bytes], Watch]]:
+        """Give the pieces of an answer, and who watches that it gets on."""
+        read_s = question.read_s or self.patience_s
+        limit_s = read_s if question.grows is None else STALLS * self.patience_s
+        self._session()
+        sockets: weakref.WeakSet[socket.socket] = self._local.sockets
+        watch = Watch(limit_s, lambda: sockets)
+        with watch, self._pieces(question, read_s, watch) as pieces:
+            yield pieces, watch
+            if watch.fired:  # the end that the reader found is the one that the watch made
+                raise self._cut(question)
+
+    def _cut(self, question: _Question) -> UnavailableError:
+        if question.grows is None:
+            return self._gone(question.endpoint, "it is silent", "kubo-silent")
+        return IncompleteResponseError(
+            f"kubo gets no further with {question.endpoint}", rule="kubo-stalled", source=str(self.address),
+            hint="does it lack blocks, or is its garbage collector running?",
+        )  # fmt: skip
+
+    @contextmanager
+    def _pieces(self, question: _Question, read_s: float, watch: Watch) -> Iterator[Iterator[bytes]]:
         import requests
         import urllib3
         from ipfshttpclient import exceptions
@@ -243,8 +299,9 @@ class Rpc:
         try:
             answer = client._client.request(  # noqa: SLF001  (the pinned version's own way to call any endpoint)
                 f"/{endpoint}", list(question.arguments), opts=dict(question.options), decoder="none", stream=True,
-                data=question.body, headers={"Content-Type": question.body.content_type} if question.body else None,
-                timeout=(self.patience_s, question.read_s or self.patience_s),
+                data=None if question.body is None else _Sent(question.body, watch),
+                headers={"Content-Type": question.body.content_type} if question.body else None,
+                timeout=(self.patience_s, read_s),
             )  # fmt: skip
             yield iter(answer)
         except exceptions.ErrorResponse as error:
@@ -259,6 +316,8 @@ class Rpc:
             urllib3.exceptions.HTTPError,
             OSError,
         ) as error:
+            if watch.fired:
+                raise self._cut(question) from error
             # urllib3's error for a refused connection is one of its timeouts.
             timeouts = (TimeoutError, urllib3.exceptions.ReadTimeoutError)
             if any(isinstance(part, timeouts) for part in _chain(error)):
@@ -285,10 +344,41 @@ class Rpc:
         )  # fmt: skip
 
 
+class _Sent:
+    """A body whose every piece counts as a sign of life: Kubo took the one before."""
+
+    def __init__(self, body: Body, watch: Watch) -> None:
+        self._body = body
+        self._watch = watch
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        for piece in self._body:
+            self._watch.heard()
+            yield piece
+        self._watch.heard()
+
+
+def _track(manager: Any, sockets: weakref.WeakSet[socket.socket]) -> None:
+    """Let every connection that `manager` makes add its socket to `sockets`, for whoever must end it from outside."""
+
+    def tracked(pool: Any) -> Any:
+        class Connection(pool.ConnectionCls):  # type: ignore[misc]
+            def connect(self) -> None:
+                super().connect()
+                sockets.add(self.sock)
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+    manager.pool_classes_by_scheme = {name: tracked(pool) for name, pool in manager.pool_classes_by_scheme.items()}
+
+
 def _bound_error(response: Any, *_: object, **__: object) -> None:
     """Read at most `MAX_ERROR` of an error page: whatever reads it later would read it whole."""
     if response.status_code >= 400:
-        response._content = response.raw.read(MAX_ERROR, decode_content=True)  # noqa: SLF001  (as requests keeps it)
+        response._content = response.raw.read(MAX_ERROR, decode_content=False)  # noqa: SLF001  (as requests keeps it)
         response._content_consumed = True  # noqa: SLF001
         response.close()
 

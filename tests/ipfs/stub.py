@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["VERSION", "Answer", "Stub", "cut", "hang", "refused", "trailer", "whole"]
+__all__ = ["VERSION", "Answer", "Stub", "cut", "drip", "hang", "refused", "repeat", "trailer", "whole"]
 
 Answer = Callable[[socket.socket], None]
 
@@ -70,6 +70,23 @@ def hang(body: bytes, until: threading.Event) -> Answer:
         until.wait(20)
 
     return send
+
+
+def drip(start: bytes, again: bytes, until: threading.Event) -> Answer:
+    """Send `start`, then `again` over and over, too often for any timeout of a single read."""
+
+    def send(sock: socket.socket) -> None:
+        sock.sendall(start)
+        while not until.wait(0.05):
+            sock.sendall(again)
+
+    return send
+
+
+def repeat(record: bytes, until: threading.Event) -> Answer:
+    """Answer 200 and the same record over and over, as `pin/add` does while it looks for a block."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return drip(head, b"%x\r\n%b\r\n" % (len(record), record), until)
 
 
 VERSION = whole(b'{"Version":"0.43.0","Commit":"","Repo":"16"}')

@@ -17,6 +17,7 @@ from modelnet.errors import IntegrityError, ModelnetError, UnavailableError
 from modelnet.ipfs.address import KuboAddress
 from modelnet.ipfs.kubo import Kubo as KuboClient
 from modelnet.ipfs.push import Pushed, push
+from modelnet.ipfs.segments import ReleaseBlocks
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.server import Server
 from tests.engines import Kubo, kubo_repository, kubo_running, need_kubo
@@ -110,6 +111,28 @@ def test_the_daemon_is_killed(maker: Maker, folder: Folder, repo: Kubo, phase: s
         assert pushed.sent + pushed.resumed == pushed.bytes
     else:
         assert pushed.sent == pushed.bytes
+
+
+@pytest.mark.parametrize("lost", ["all", "one chunk"])
+def test_kubo_collected_what_it_had_taken(maker: Maker, folder: Folder, repo: Kubo, lost: str) -> None:
+    """Blocks went between a killed push and the next: that is noticed before the pin, and all is sent again."""
+    made = maker.publish(folder({"w.bin": secrets.token_bytes(SIZE), "config.json": b"{}"}))
+    with killed_at(repo, "pinning", 0) as (kubo, watcher), pytest.raises(UnavailableError):
+        go(maker, made, kubo, watcher)
+    assert list((maker.home / "kubo").glob("*/*.json"))
+    with kubo_running(repo) as kubo:
+        if lost == "all":
+            kubo.run("repo", "gc", "--quiet")
+        else:
+            blocks = ReleaseBlocks(maker.store, made.release.manifest)
+            kubo.run("block", "rm", str(blocks.chunk(blocks.chunk_count // 2)[0]))
+        watcher = Watcher("", 0, lambda: None)
+        pushed = go(maker, made, kubo, watcher)
+        assert f"{made.release.manifest} recursive modelnet/m@1" in pins(kubo)
+        assert any("lost blocks" in note for note in watcher.notes)
+        assert pushed.sent == pushed.bytes
+        kubo.run("dag", "stat", "--offline", "--progress=false", str(made.release.manifest))
+    assert not list((maker.home / "kubo").glob("*/*.json"))
 
 
 def test_the_daemon_stops_reading(maker: Maker, folder: Folder, repo: Kubo) -> None:

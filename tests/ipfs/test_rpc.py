@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
+import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from modelnet.errors import IntegrityError, MalformedError, ModelnetError, Unava
 from modelnet.ipfs.address import AUTH_VARIABLE, KuboAddress, gateway_url
 from modelnet.ipfs.kubo import Kubo, Multipart
 from modelnet.ipfs.rpc import ENDPOINTS, IncompleteResponseError, KuboRefusedError, Rpc
-from tests.ipfs.stub import VERSION, Answer, Stub, cut, hang, refused, trailer, whole
+from tests.ipfs.stub import VERSION, Answer, Stub, cut, drip, hang, refused, repeat, trailer, whole
 
 ROOT = Cid.of(DAG_CBOR, b"a root")
 PINS = f'{{"Pins":["{ROOT}"]}}\n'.encode()
@@ -82,6 +85,72 @@ def test_a_pin_that_hangs() -> None:
             kubo.pin(ROOT, "name")
         done.set()
     assert caught.value.rule == "kubo-silent"
+
+
+def test_a_pin_that_gets_no_further() -> None:
+    """Kubo looks for a missing block for ever, and says so twice a second: that is no progress, and has an end."""
+    done = threading.Event()
+    with Stub({"pin/add": [repeat(b'{"Progress":961,"Bytes":7}\n', done)]}) as stub, connect(stub, 0.3) as kubo:
+        with pytest.raises(IncompleteResponseError) as caught:
+            kubo.pin(ROOT, "name")
+        done.set()
+    assert caught.value.rule == "kubo-stalled"
+
+
+def test_whether_kubo_has_it_all() -> None:
+    """The last record counts the blocks; an answer that ends before it, or counts fewer, says that some are missing."""
+    part = b'{"TotalSize":7,"DagStats":[]}\n'
+    answers = [
+        whole(part + b'{"UniqueBlocks":3,"TotalSize":9}\n'),
+        whole(b'{"UniqueBlocks":2,"TotalSize":9}\n'),
+        trailer(part, "block was not found locally"),
+        refused("block was not found locally (offline)"),
+    ]
+    with Stub({"dag/stat": answers}) as stub, connect(stub) as kubo:
+        kubo.check_whole(ROOT, 3)
+        assert "offline=true" in stub.requests[-1][1]
+        for _ in answers[1:]:
+            with pytest.raises((IncompleteResponseError, KuboRefusedError)):
+                kubo.check_whole(ROOT, 3)
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: y\r\n"),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 60000\r\n\r\n", b" "),
+        (b"HTTP/1.1 2", b"0"),
+    ],
+    ids=["body", "body without end", "head", "error", "status"],
+)
+@pytest.mark.parametrize("endpoint", ["version", "pin/add", "block/get"])
+def test_a_server_that_drips(start: bytes, again: bytes, endpoint: str) -> None:
+    """A byte now and then keeps no timeout of a socket from starting again, and is given up all the same."""
+    done = threading.Event()
+    started = time.monotonic()
+    with Stub({endpoint: [drip(start, again, done)]}) as stub:
+        with pytest.raises(ModelnetError), connect(stub, 0.3) as kubo:
+            kubo.pin(ROOT, "name") if endpoint == "pin/add" else kubo.block(Cid.of(RAW, b"content"))
+        done.set()
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 No"])
+def test_an_answer_that_is_a_bomb(status: str) -> None:
+    """A compressed answer, which nobody asked for, is refused before it is unpacked."""
+    bomb = gzip.compress(b" " * 50_000_000)
+    tracemalloc.start()
+    try:
+        with Stub({"version": [whole(bomb, status=status, headers="Content-Encoding: gzip\r\n")]}) as stub:
+            tracemalloc.reset_peak()
+            with pytest.raises(MalformedError, match="compressed"):
+                connect(stub)
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+            assert stub.requests[0][2]["accept-encoding"] == "identity"
+    finally:
+        tracemalloc.stop()
 
 
 def stats(blocks: int, size: int) -> bytes:
