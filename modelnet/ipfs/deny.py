@@ -7,8 +7,10 @@ A line blocks one multihash and every path that begins there: the manifest, the 
 not listed: other releases share them. Files that a healthy release also has are left out by `keep`. The format is
 append-only and the last line that matches wins, so `allow_lines` undoes it.
 
-Kubo reads the lists when it starts and then follows what is appended to those it knows (docs/content-blocking.md),
-so the file should exist before: `append_lines(path, [])` makes it.
+The store's own list lies in its home. A Kubo reads the lists in `$IPFS_PATH/denylists` when it starts and then follows
+what is appended to those it knows (docs/content-blocking.md). So one is made there (`make_kubo_list`, `modelnet pin
+deny-list`), Kubo is started again once, and from then on `follow` tells it what the store's list says. It is a file of
+its own, never a link: Kubo does not start when a link there leads nowhere.
 Source: ipfs/specs compact-denylist-format.md.
 """
 
@@ -20,10 +22,11 @@ from pathlib import Path
 
 from modelnet.core.cid import Cid
 from modelnet.errors import UnavailableError
+from modelnet.ipfs.address import repository
 from modelnet.partial import disk_errors
 from modelnet.wording import printable
 
-__all__ = ["DENY_NAME", "allow_lines", "append_lines", "deny_lines", "header"]
+__all__ = ["DENY_NAME", "allow_lines", "append_lines", "denied", "deny_lines", "follow", "header", "make_kubo_list"]
 
 DENY_NAME = "modelnet.deny"
 MAX_REASON = 500
@@ -74,3 +77,76 @@ def append_lines(path: Path, lines: Sequence[str]) -> int:
                 file.write((start + text).encode())  # one write: Kubo follows the file line by line
                 os.fsync(handle)
     return len(fresh)
+
+
+def _last_words(path: Path) -> dict[str, tuple[bool, str]]:
+    """Return, for each CID that a list of ours names, whether it is denied, and the comment above its last rule."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_LIST).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return {}
+    found: dict[str, tuple[bool, str]] = {}
+    comment = ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            comment = line
+        elif (rule := line.removeprefix("!")).startswith("/ipfs/") and rule.endswith("/*"):
+            cid = rule.removeprefix("/ipfs/").removesuffix("/*")
+            found.pop(cid, None)  # what was said last comes last
+            found[cid] = (line == rule, comment)
+    return found
+
+
+def denied(path: Path) -> set[str]:
+    """Return the CIDs that the list at `path` denies, as text. Raises `UnavailableError` when it cannot be read."""
+    with disk_errors(path):
+        return {cid for cid, (is_denied, _) in _last_words(path).items() if is_denied}
+
+
+def _kubo_list() -> Path:
+    return repository() / "denylists" / DENY_NAME
+
+
+def follow(own: Path) -> int:
+    """Say on the list of this user's Kubo, if it was made, what the list `own` says; return how many rules are new.
+
+    Raises `UnavailableError` when it cannot be written.
+    """
+    path = _kubo_list()
+    with disk_errors(path):
+        # A link is somebody else's arrangement, or leads to our own list.
+        if path.is_symlink() or not path.is_file():
+            return 0
+        there = _last_words(path)
+        lines: list[str] = []
+        for cid, (is_denied, comment) in _last_words(own).items():
+            if is_denied is not there.get(cid, (False, ""))[0]:
+                lines += [
+                    *([comment] if comment and comment not in lines else []),
+                    f"{'' if is_denied else '!'}/ipfs/{cid}/*",
+                ]
+    return append_lines(path, lines) if lines else 0
+
+
+def make_kubo_list(own: Path) -> tuple[Path, bool]:
+    """Make the list of this user's Kubo, and say on it what `own` says; return its path and whether it is new.
+
+    A new one is known to Kubo from its next start on. Raises `UnavailableError` when there is no repository here or it
+    cannot be written.
+    """
+    path = _kubo_list()
+    if not (repository() / "config").is_file():
+        raise UnavailableError(
+            "there is no Kubo repository here", rule="kubo-repository", path=str(repository()),
+            hint="set IPFS_PATH, and run this as the user whose Kubo it is, on its machine",
+        )  # fmt: skip
+    if path.is_symlink():
+        raise UnavailableError(
+            "the deny list is a link, and Kubo does not start when it leads nowhere", rule="deny-list", path=str(path),
+            hint="remove the link and run this again: it makes a file",
+        )  # fmt: skip
+    fresh = not path.exists()
+    append_lines(path, [])
+    follow(own)
+    return path, fresh

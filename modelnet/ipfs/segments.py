@@ -10,7 +10,7 @@ was sent need not be sent again. Every chunk is hashed after it was read and bef
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from modelnet.core import car
@@ -20,7 +20,7 @@ from modelnet.core.unixfs import parse_node
 from modelnet.errors import IntegrityError, UnavailableError
 from modelnet.stores.local import ChunkReader, LocalStore
 
-__all__ = ["SIDE_BY_SIDE", "ReleaseBlocks", "Segment"]
+__all__ = ["SIDE_BY_SIDE", "ReleaseBlocks", "Segment", "folder_nodes"]
 
 SEGMENT = 64 * 1024 * 1024  # bytes of chunks; a few are sent side by side, and those are what a crash loses
 SMALLEST = 8 * 1024 * 1024
@@ -40,6 +40,25 @@ class Segment:
     blocks: int
     bytes: int
     mark: str  # hex BLAKE3 over the CIDs: what a journal remembers it by
+
+
+def folder_nodes(manifest: Manifest, block: Callable[[Cid], bytes | None]) -> Iterator[Cid]:
+    """Yield every node of a release's tree that is no file: its folders, and the shards of large ones, each once.
+
+    Below a node that `block` does not give nothing is found.
+    """
+    files = {entry.cid for entry in manifest.files}
+    seen: set[Cid] = set()
+    wanted = [manifest.tree]
+    while wanted:
+        cid = wanted.pop()
+        if cid in seen:
+            continue
+        seen.add(cid)
+        yield cid
+        content = block(cid)
+        links = () if content is None else parse_node(content).links
+        wanted += [link.cid for link in links if link.cid.codec == DAG_PB and link.cid not in files]
 
 
 class ReleaseBlocks:
@@ -101,15 +120,7 @@ class ReleaseBlocks:
                     seen.add(digest)
                     self._digests += digest
                     self._sizes.append(tree.size_of(index))
-        files = {entry.cid for entry in self.manifest.files}
-        folders = [self.manifest.tree]
-        while folders:
-            cid = folders.pop()
-            if cid in nodes:
-                continue
-            nodes[cid] = None
-            links = parse_node(self._block(cid)).links
-            folders += [link.cid for link in links if link.cid.codec == DAG_PB and link.cid not in files]
+        nodes |= dict.fromkeys(folder_nodes(self.manifest, self._block))
         # Leaves first, the manifest last: whoever has a prefix of this has nothing that points to what it lacks.
         self.nodes = [*reversed(nodes), self.root]
 

@@ -1,19 +1,22 @@
 """What a node must not give to anybody: blocks that only revoked releases, or those of a caught publisher, consist of.
 
 A chunk that a release in good standing has as well is served on: it is that release's. All nodes above a denied chunk,
-the manifest and the folder of a denied release are denied too. Of a release with a file that was revoked by its digest
-that file is denied; the manifest, from which others learn that they must refuse, is not. The table is made again when
-the store has changed: by another process within `REFRESH_S`, by this one as soon as it says so.
+the manifest and all folders of a denied release are denied too, folders that a release in good standing has excepted.
+Of a release with a file that was revoked by its digest that file is denied; the manifest, from which others learn that
+they must refuse, is not. The table is made again when the store has changed: by another process within `REFRESH_S`, by
+this one as soon as it says so.
 
-What is denied is also written to `$MODELNET_HOME/modelnet.deny` (IPIP-383), which a Kubo beside this node follows when
-it is linked into `$IPFS_PATH/denylists`.
+What is denied is also written to `$MODELNET_HOME/modelnet.deny` (IPIP-383), and from there to the list of this user's
+Kubo where that was made (`modelnet.ipfs.deny`). Whatever hears of a revocation does that, not a node only:
+`Denials(gate).refresh()`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -23,7 +26,8 @@ from modelnet.core.manifest import Manifest
 from modelnet.core.unixfs import parse_node
 from modelnet.errors import ModelnetError
 from modelnet.gate import Gate
-from modelnet.ipfs.deny import DENY_NAME, allow_lines, append_lines, deny_lines
+from modelnet.ipfs.deny import DENY_NAME, allow_lines, append_lines, denied, deny_lines, follow
+from modelnet.ipfs.segments import folder_nodes
 from modelnet.stores.index import ReleaseRow
 
 __all__ = ["Denials", "Denied"]
@@ -41,14 +45,15 @@ class Denied:
     """One state of the table; `releases` are those that may not be given, with the reason."""
 
     releases: tuple[tuple[ReleaseRow, str], ...] = ()
-    reasons: dict[bytes, str] = field(default_factory=dict)  # encoded CIDs of nodes and manifests
+    nodes: dict[bytes, str] = field(default_factory=dict)  # BLAKE3 digests of nodes, folders and manifests
     chunks: dict[bytes, str] = field(default_factory=dict)  # BLAKE3 digests of chunks
 
     def reason(self, cid: Cid) -> str | None:
         """Return why a block may not be given; None when it may."""
-        if cid.codec == RAW and cid.code == BLAKE3:
-            return self.chunks.get(cid.digest)
-        return self.reasons.get(cid.encode())
+        if cid.code != BLAKE3:
+            return None
+        # Whatever codec it is asked for under, the bytes are the same.
+        return self.chunks.get(cid.digest) or self.nodes.get(cid.digest)
 
 
 class Denials:
@@ -96,41 +101,46 @@ class Denials:
             self._write_list(good, bad, spoiled)
             return self.current
 
-    def _write_list(self, good: Iterable[ReleaseRow], bad: Iterable[tuple[ReleaseRow, str]], spoiled: Spoiled) -> None:
-        """Say on the deny list what changed; a disk that refuses is said in our log and stops nothing."""
+    def _write_list(self, good: Sequence[ReleaseRow], bad: list[tuple[ReleaseRow, str]], spoiled: Spoiled) -> None:
+        """Say on the deny lists what changed; a disk that refuses is said in our log and stops nothing."""
         path = self.gate.store.home.root / DENY_NAME
         try:
-            said = path.read_text(errors="replace") if path.exists() else ""
-            lines = []
-            listed = [row for row in good if f"/ipfs/{row.manifest}/" in said]
-            kept = {cid for row in good for cid in self._roots(row, spoiled)} if bad or spoiled or said else set()
+            before = denied(path)
+            lines: list[str] = []
+            # What a good release has stays or comes back, whichever release it was listed for.
+            kept = {cid for row in good for cid in self._roots(row, spoiled)} if bad or spoiled or before else set()
             for row, reason in bad:
-                lines += deny_lines(row.manifest, *self._roots_of(row), reason=reason, keep=kept)
+                lines += deny_lines(row.manifest, row.manifest, self._below(row), reason=reason, keep=kept)
             for cid, reason in self._spoiled_roots(good, spoiled).items():
                 lines += deny_lines(cid, cid, (), reason=reason, keep=kept)
-            for cid in kept:
-                if f"\n/ipfs/{cid}/" in said:
-                    lines += allow_lines(cid, cid, (), reason="in good standing again")
-            for row in listed:
-                lines += allow_lines(
-                    row.manifest, row.manifest, self._roots(row, spoiled), reason="in good standing again"
-                )
+            for cid in sorted(cid for cid in kept if str(cid) in before):
+                lines += allow_lines(cid, cid, (), reason="in good standing")
             if lines:
                 append_lines(path, lines)
+            if lines or before:
+                follow(path)
         except (OSError, ModelnetError) as error:
             log.warning("cannot write the deny list: %s", error)
 
-    def _roots_of(self, row: ReleaseRow) -> tuple[Cid, list[Cid]]:
-        """Return the tree of a release and its files; the manifest again where it is not here."""
-        manifest = self._manifest(row)
-        return (row.manifest, []) if manifest is None else (manifest.tree, [entry.cid for entry in manifest.files])
+    def _below(self, row: ReleaseRow) -> list[Cid]:
+        """Return the folders of a release and its files; none where its manifest is not here."""
+        if (manifest := self._manifest(row)) is None:
+            return []
+        return [*self._folders(manifest), *(entry.cid for entry in manifest.files)]
+
+    def _folders(self, manifest: Manifest) -> list[Cid]:
+        found: list[Cid] = []
+        with contextlib.suppress(ModelnetError):  # a damaged folder: nothing below it can be found to be served
+            found += folder_nodes(manifest, self.gate.store.block)
+        return found
 
     def _roots(self, row: ReleaseRow, spoiled: Spoiled) -> set[Cid]:
-        """Return the roots of what a release has that may be given: its tree, and its files that are not revoked."""
+        """Return the roots of what a release has that may be given: folders, and its files that are not revoked."""
         if (manifest := self._manifest(row)) is None:
             return {row.manifest}
         files = spoiled.get(row.manifest, {})
-        return {manifest.tree, *(entry.cid for entry in manifest.files if entry.path not in files)}
+        listed = (entry.cid for entry in manifest.files if entry.path not in files)
+        return {row.manifest, *self._folders(manifest), *listed}
 
     def _spoiled_roots(self, good: Iterable[ReleaseRow], spoiled: Spoiled) -> dict[Cid, str]:
         """Return the roots of revoked files of releases that stand."""
@@ -141,15 +151,16 @@ class Denials:
                 roots |= {entry.cid: files[entry.path] for entry in manifest.files if entry.path in files}
         return roots
 
-    def _table(self, good: Iterable[ReleaseRow], bad: list[tuple[ReleaseRow, str]], spoiled: Spoiled) -> Denied:
-        reasons: dict[bytes, str] = {}
+    def _table(self, good: Sequence[ReleaseRow], bad: list[tuple[ReleaseRow, str]], spoiled: Spoiled) -> Denied:
+        nodes: dict[bytes, str] = {}
         chunks: dict[bytes, str] = {}
         below: dict[Cid, set[bytes]] = {}  # node → the chunks under it
         for row, reason in bad:
-            reasons[row.manifest.encode()] = reason
+            nodes[row.manifest.digest] = reason
             if (manifest := self._manifest(row)) is None:
                 continue
-            reasons[manifest.tree.encode()] = reason
+            for folder in self._folders(manifest):
+                nodes.setdefault(folder.digest, reason)
             for entry in manifest.files:
                 for digest in self._chunks(entry.cid, below):
                     chunks.setdefault(digest, reason)
@@ -160,13 +171,15 @@ class Denials:
         for digest in kept:
             del chunks[digest]
         for cid, under in below.items():
-            if denied := next((digest for digest in under if digest in chunks), None):
-                reasons.setdefault(cid.encode(), chunks[denied])
-        # A folder that a good release has too is that release's.
-        for row in good:
-            if (manifest := self._manifest(row)) is not None:
-                reasons.pop(manifest.tree.encode(), None)
-        return Denied(tuple(bad), reasons, chunks)
+            if found := next((digest for digest in under if digest in chunks), None):
+                nodes.setdefault(cid.digest, chunks[found])
+        if bad:
+            # A folder that a good release has too is that release's.
+            for row in good:
+                if (manifest := self._manifest(row)) is not None:
+                    for folder in self._folders(manifest):
+                        nodes.pop(folder.digest, None)
+        return Denied(tuple(bad), nodes, chunks)
 
     def _chunks(self, cid: Cid, below: dict[Cid, set[bytes]]) -> set[bytes]:
         """Return the digests of the chunks under a file's node."""

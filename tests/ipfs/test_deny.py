@@ -10,10 +10,22 @@ import pytest
 
 from modelnet.core.cid import RAW, Cid
 from modelnet.errors import UnavailableError
+from modelnet.gate import Gate
 from modelnet.ipfs.address import KuboAddress
-from modelnet.ipfs.deny import DENY_NAME, allow_lines, append_lines, deny_lines, header
+from modelnet.ipfs.deny import (
+    DENY_NAME,
+    allow_lines,
+    append_lines,
+    denied,
+    deny_lines,
+    follow,
+    header,
+    make_kubo_list,
+)
 from modelnet.ipfs.kubo import Kubo as KuboClient
 from modelnet.ipfs.push import push
+from modelnet_registry import statements
+from modelnet_registry.denials import Denials
 from tests.engines import Kubo, kubo_repository, kubo_running, need_kubo
 from tests.ipfs.conftest import Maker
 
@@ -102,6 +114,77 @@ def test_kubo_obeys(maker: Maker, folder: Folder, repo: tuple[Kubo, Path]) -> No
         assert kubo.run("cat", f"{new.manifest.tree}/w.bin").startswith(b"healthy")
         append_lines(path, allow_lines(*roots, reason="reinstated"))
         _until(lambda: not _refused(kubo, "cat", f"{tree}/w.bin"))
+
+
+def test_a_healthy_release_comes_back(
+    maker: Maker, folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and a folder of a revoked release that a later one has too are served by Kubo again, nothing else is.
+
+    Whatever hears of the revocation writes both lists, the store's and the one that this user's Kubo knows.
+    """
+    need_kubo()
+    (tmp_path / "kubo").mkdir()
+    repo = kubo_repository(tmp_path / "kubo")
+    monkeypatch.setenv("IPFS_PATH", str(repo.repo))
+    own = maker.home / DENY_NAME
+    path, fresh = make_kubo_list(own)
+    assert (path, fresh, make_kubo_list(own)[1]) == (repo.repo / "denylists" / DENY_NAME, True, False)
+    shared = {"a.bin": b"shared" * 100_000, "conf/config.json": b"{}"}
+    gate = Gate.open(maker.store)
+    old = maker.publish(folder({**shared, "w.bin": b"poisoned" * 100_000}), version="1")
+    entries = {entry.path: str(entry.cid) for entry in old.manifest.files}
+    with kubo_running(repo) as kubo:
+        with KuboClient.connect(KuboAddress.parse(kubo.api)) as client:
+            push(maker.store, client, old.release.manifest, "m@1")
+            statements.revoke(str(old.release.locator), severity="malicious", home=maker.home)
+            Denials(gate).refresh()
+            for name in entries:
+                _until(lambda name=name: _refused(kubo, "cat", f"{old.manifest.tree}/{name}"))
+            assert all(_refused(kubo, "cat", cid) for cid in entries.values())
+            (tmp_path / "model" / "w.bin").rename(tmp_path / "aside")
+            new = maker.publish(folder({"w.bin": b"healthy" * 100_000}), version="2")
+            Denials(gate).refresh()
+            push(maker.store, client, new.release.manifest, "m@2")
+        for name in ("a.bin", "conf/config.json", "w.bin"):
+            _until(lambda name=name: not _refused(kubo, "cat", f"{new.manifest.tree}/{name}"))
+        assert kubo.run("cat", f"{new.manifest.tree}/a.bin") == shared["a.bin"]
+        assert kubo.run("cat", entries["conf/config.json"]) == b"{}"
+        assert _refused(kubo, "cat", entries["w.bin"])
+        assert _refused(kubo, "ls", str(old.manifest.tree))
+        kubo.run("dag", "stat", "--progress=false", str(new.release.manifest))
+    assert Denials(gate).refresh()
+    before = path.read_text()
+    Denials(gate).refresh()
+    assert path.read_text() == before, "what was said is not said again"
+
+
+def test_a_list_of_kubo_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is made unasked, none where there is no Kubo, and none through a link, which may lead nowhere."""
+    own = tmp_path / DENY_NAME
+    append_lines(own, deny_lines(A, B, [], reason="revoked"))
+    repo = tmp_path / "ipfs"
+    monkeypatch.setenv("IPFS_PATH", str(repo))
+    assert follow(own) == 0
+    with pytest.raises(UnavailableError) as caught:
+        make_kubo_list(own)
+    assert caught.value.rule == "kubo-repository"
+    (repo / "denylists").mkdir(parents=True)
+    (repo / "config").write_text("{}")
+    assert follow(own) == 0
+    link = repo / "denylists" / DENY_NAME
+    link.symlink_to(tmp_path / "nowhere")
+    assert follow(own) == 0
+    with pytest.raises(UnavailableError) as caught:
+        make_kubo_list(own)
+    assert caught.value.rule == "deny-list"
+    link.unlink()
+    make_kubo_list(own)
+    assert denied(link) == denied(own) == {str(A), str(B)}
+    append_lines(own, allow_lines(A, A, [], reason="mistake"))
+    assert follow(own) == 1
+    assert denied(link) == {str(B)}
+    assert follow(own) == 0
 
 
 def _refused(kubo: Kubo, *arguments: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote, urlencode
@@ -21,7 +21,7 @@ from modelnet.core import car
 from modelnet.core.cid import RAW, Cid
 from modelnet.errors import MalformedError
 from modelnet_registry.http.blocks import RUN, BlockSource, BufferPool, Chunks, Leaf, MissingChunkError
-from modelnet_registry.http.dag import Walk, resolve
+from modelnet_registry.http.dag import Visit, Walk, resolve
 from modelnet_registry.http.links import NodeCache
 from modelnet_registry.http.message import Refusal, Request, Response, Stream, bad_request
 from modelnet_registry.http.negotiation import RAW_BLOCK, Wanted, byte_range, matches, negotiate
@@ -156,8 +156,11 @@ class Gateway:
         self._check(path.end)
         headers = tuple(asked.headers(f"{path.end}.car", path.roots, "none"))
 
-        def walk() -> Walk:
-            return Walk(self.blocks, self._nodes, path, asked.wanted.scope, dups=asked.wanted.dups)
+        def walk() -> Iterator[Visit]:
+            # Whatever root it is reached from, nothing that is denied leaves.
+            for visit in Walk(self.blocks, self._nodes, path, asked.wanted.scope, dups=asked.wanted.dups):
+                self._check(visit.cid)
+                yield visit
 
         head = car.header([path.end])
         length = car_length(head, walk())
