@@ -20,6 +20,7 @@ from modelnet.errors import ModelnetError, UsageError
 
 __all__ = ["build", "main"]
 
+GROUPS = frozenset(["gossip", "keys", "pin", "policy", "trust"])  # their commands are named by two words
 ISSUES = "please report it with the lines above and what you did"
 
 
@@ -48,6 +49,7 @@ def build() -> Any:
         upkeep,
         verify,
     )  # fmt: skip
+    from modelnet_cli.hearing import hearing
     from modelnet_cli.options import command
 
     app = typer.Typer(
@@ -70,7 +72,7 @@ def build() -> Any:
 
     app.command("init")(command(init.init))
     app.command("publish")(command(publish.publish))
-    app.command("pull")(command(pull.pull))
+    app.command("pull")(command(hearing(pull.pull)))
     app.command("verify")(command(verify.verify))
     app.command("scan")(command(scan.scan))
     app.command("list")(command(inspect.list_releases))
@@ -87,7 +89,7 @@ def build() -> Any:
     app.command("supersede")(command(statements.supersede))
     app.command("reinstate")(command(statements.reinstate))
     app.command("log")(command(logs.log))
-    app.command("sync")(command(logs.sync))
+    app.command("sync")(command(hearing(logs.sync)))
     app.command("audit")(command(logs.audit))
     app.command("beat")(command(logs.beat))
     app.command("prove")(command(prove.prove))
@@ -120,6 +122,7 @@ def build() -> Any:
     pins.command("status")(command(pin.status))
     pins.command("rm")(command(pin.remove))
     pins.command("audit")(command(pin.audit))
+    pins.command("deny-list")(command(pin.deny_list))
     app.add_typer(pins, name="pin")
     return app
 
@@ -209,7 +212,7 @@ def _other(error: Exception, arguments: list[str]) -> int:
         return 2
     if "ClickException" in names and hasattr(error, "format_message"):
         unknown = error.format_message().startswith("No such command")
-        shown = "" if unknown else " ".join(word for word in arguments[:1] if not word.startswith("-"))
+        shown = "" if unknown else " ".join(_command(arguments))
         hint = f"see `modelnet {shown} --help`" if shown else "see `modelnet --help`"
         options.current.error(UsageError(_lower(error.format_message()), rule="usage", hint=hint))
         return 2
@@ -223,6 +226,16 @@ def _other(error: Exception, arguments: list[str]) -> int:
 
 class _BugError(ModelnetError):
     kind = "internal"
+
+
+def _command(arguments: list[str]) -> list[str]:
+    """Return the words that name the command: one, or two for those that come in groups."""
+    words: list[str] = []
+    for word in arguments[:2]:
+        if word.startswith("-") or (words and words[0] not in GROUPS):
+            break
+        words.append(word)
+    return words
 
 
 def _lower(text: str) -> str:

@@ -4,58 +4,44 @@
     look_after(store, root)                                              what each target says, and random blocks
     unpin_release(store, root)                                           everywhere it is known to be pinned
 
-`$MODELNET_HOME/pins/<manifest>.json` says where a release was pinned: one small file, replaced whole after each pin, so
-a crash forgets at most the pin that was just made, and pinning again finds it. Nothing in it is trusted.
+Where a release was pinned is written down (`modelnet.ipfs.records`).
 """
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-from modelnet import durable
 from modelnet.core.cid import Cid
 from modelnet.core.release import Release
-from modelnet.errors import MalformedError, ModelnetError, UnavailableError, UsageError
+from modelnet.core.unixfs import MAX_BLOCK
+from modelnet.errors import ModelnetError, UnavailableError, UsageError
+from modelnet.gate import Gate
 from modelnet.ipfs.audit import Audit, audit, draw
 from modelnet.ipfs.placement import rank
+from modelnet.ipfs.records import MAX_TARGETS, PinRecord, erase, note, recorded
 from modelnet.ipfs.segments import ReleaseBlocks
 from modelnet.ipfs.targets import KuboPins, PinJob, PinTarget, Target, connector
-from modelnet.partial import disk_errors
 from modelnet.progress import SILENT, Progress
-from modelnet.stores.home import Home
+from modelnet.signed import open_manifest
 from modelnet.stores.local import LocalStore
 
 __all__ = [
+    "FILE_BYTES",
     "Outcome",
-    "PinRecord",
     "Seen",
-    "all_recorded",
+    "check_manifest",
+    "check_targets",
     "look_after",
     "pin_name",
     "pin_release",
-    "recorded",
     "unpin_release",
 ]
 
-MAX_RECORD = 1 << 20
-MAX_TARGETS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class PinRecord:
-    """A pin as it was made: the target in its own words, the request's id there, and when (unix seconds)."""
-
-    target: str
-    release: str
-    request: str | None = None
-    at: float = 0.0
+FILE_BYTES = 210  # what a file adds to a manifest: its digests and CID, and a path of 40 letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,59 +63,6 @@ class Seen:
     detail: str = ""
     audit: Audit | None = None
     error: ModelnetError | None = None
-
-
-def _path(home: Home, root: Cid) -> Path:
-    return home.root / "pins" / f"{root}.json"
-
-
-def recorded(home: Home, root: Cid) -> list[PinRecord]:
-    """Return where `root` is known to be pinned; a damaged record is as good as none."""
-    try:
-        with _path(home, root).open("rb") as file:
-            told: Any = json.loads(file.read(MAX_RECORD))
-    except (OSError, ValueError, RecursionError):
-        return []
-    return list(_records(told))
-
-
-def _records(told: Any) -> Iterator[PinRecord]:
-    for item in (told if isinstance(told, list) else [])[:MAX_TARGETS]:
-        match item:
-            case {"target": str(target), "release": str(release), "request": str() | None as request, "at": at}:
-                if isinstance(at, int | float) and _is_target(target):
-                    yield PinRecord(target, release, request, float(at))
-
-
-def _is_target(text: str) -> bool:
-    try:
-        Target.parse(text)
-    except UsageError:
-        return False
-    return True
-
-
-def all_recorded(home: Home) -> dict[Cid, list[PinRecord]]:
-    """Return every pin that is known, by manifest."""
-    found = {}
-    for path in sorted((home.root / "pins").glob("*.json")):
-        try:
-            root = Cid.parse(path.stem)
-        except MalformedError:
-            continue
-        if records := recorded(home, root):
-            found[root] = records
-    return found
-
-
-def _write(home: Home, root: Cid, records: Sequence[PinRecord]) -> None:
-    path = _path(home, root)
-    with disk_errors(path):
-        if not records:
-            path.unlink(missing_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        durable.write(path, json.dumps([asdict(record) for record in records], indent=1).encode())
 
 
 def pin_name(release: Release) -> str:
@@ -167,17 +100,18 @@ def pin_release(
     Which ones is decided by rendezvous hashing over publisher and name; a target that fails is passed over for the
     next. Kubos come first among the chosen: they can then give the content to the others. `replace` removes the pins of
     this model's earlier versions wherever the new one now stands.
-    Raises `UnavailableError` when fewer than `copies` pins stand in the end; those that do are written down.
+    Raises `UnavailableError` when fewer than `copies` pins stand in the end; those that do are written down. Nothing is
+    sent, and `TrustError` raised, when the gate does not let the release through, `UsageError` when no IPFS could hold
+    it.
     """
-    names = [target.name for target in targets]
-    if not targets or len(set(names)) != len(names) or len(targets) > MAX_TARGETS:
-        raise UsageError("targets must be named once each", rule="pin-target", got=", ".join(names) or "none")
+    check_targets(targets)
     wanted = len(targets) if copies is None else copies
     if not 0 < wanted <= len(targets):
         raise UsageError(
             "so many copies cannot be kept", rule="copies", wanted=f"1 to {len(targets)}", got=wanted,
             hint="name more targets",
         )  # fmt: skip
+    _check_pinnable(store, release)
     by_name = {target.name: target for target in targets}
     ranked = [by_name[name] for name in rank(_key(release), [(target.name, target.weight) for target in targets])]
     waiting = sorted(ranked[:wanted], key=lambda target: target.kind != "kubo") + ranked[wanted:]
@@ -199,6 +133,45 @@ def pin_release(
             hint="run it again; what stands is kept",
         )  # fmt: skip
     return outcomes
+
+
+def check_targets(targets: Sequence[Target]) -> None:
+    """Raise `UsageError` unless there are targets, each named once."""
+    names = [target.name for target in targets]
+    if not targets or len(set(names)) != len(names) or len(targets) > MAX_TARGETS:
+        raise UsageError(
+            "targets must be named once each", rule="pin-target", got=", ".join(names) or "none",
+            hint="see `modelnet pin add --help`",
+        )  # fmt: skip
+
+
+def check_manifest(size: int) -> None:
+    """Raise `UsageError` when a manifest of `size` bytes is larger than any block that IPFS carries."""
+    if size > MAX_BLOCK:
+        raise UsageError(
+            "the release has too many files to be pinned", rule="pin-manifest",
+            wanted=f"a manifest of at most {MAX_BLOCK} bytes, about {MAX_BLOCK // FILE_BYTES:,} files",
+            got=f"{size} bytes",
+            hint="put small files into an archive, or make several releases of it; nodes serve it as it is",
+        )  # fmt: skip
+
+
+def _check_pinnable(store: LocalStore, release: Release) -> None:
+    """Ask the gate, and see that all of the release is here."""
+    rows = store.index.releases(release.pid, release.name)
+    row = next((row for row in rows if row.manifest == release.manifest), None)
+    if row is None:
+        raise UnavailableError("the release is not in this store", rule="missing", hint="pull it first")
+    gate = Gate.open(store)
+    trusted = gate.admit(row)
+    manifest = open_manifest(store, release)
+    gate.check_files(trusted, manifest)
+    if row.layout == "part":
+        raise UnavailableError(
+            f"only a part of {release.name}@{release.version} is here", rule="partial",
+            hint="only a whole release can be pinned; pull all of it first",
+        )  # fmt: skip
+    check_manifest(len(store.block(release.manifest) or b""))
 
 
 class _Fleet:
@@ -223,37 +196,55 @@ class _Fleet:
             return Outcome(target, error=error)
 
     def _pin(self, target: Target) -> Outcome:
-        home, root = self.store.home, self.release.manifest
+        root = self.release.manifest
         connect = connector(self.kubo.kubo, self.progress.note) if self.kubo is not None else lambda _: None
         opened = target.open(self.store, connect)
         keep = False
         try:
-            before = next(
-                (
-                    (cid, record)
-                    for cid in self.older
-                    for record in recorded(home, cid)
-                    if Target.parse(record.target).name == target.name
-                ),
-                None,
-            )
+            before = self._before(target)
+            was = target.name in {record.name for record in recorded(self.store.home, root)}
             job = PinJob(
-                root, pin_name(self.release), self.origins,
-                before[0] if before else None, before[1].request if before else None,
+                root, pin_name(self.release), self.origins, before[0][0] if before else None,
+                before[0][1].request if before else None, lambda request: self._note(target, request),
             )  # fmt: skip
-            pinned = opened.pin(job, self.progress)
+            try:
+                pinned = opened.pin(job, self.progress)
+            except UnavailableError as error:
+                if error.rule == "pin-failed" and not was:
+                    erase(self.store.home, root, target.name)  # there is no pin; whoever waits in vain keeps the record
+                raise
+            self._note(target, pinned.request)
+            self._retire(opened, target, before)
             if isinstance(opened, KuboPins) and self.kubo is None:
                 self.kubo, keep = opened, True
                 self.origins += opened.kubo.addresses()
         finally:
             if not keep:
                 opened.close()
-        here = str(self.release.locator)
-        others = [item for item in recorded(home, root) if Target.parse(item.target).name != target.name]
-        _write(home, root, [*others, PinRecord(str(target), here, pinned.request, time.time())])
-        if before is not None:
-            _write(home, before[0], [item for item in recorded(home, before[0]) if item != before[1]])
         return Outcome(target, pinned.sent, pinned.request)
+
+    def _note(self, target: Target, request: str | None) -> None:
+        record = PinRecord(str(target), str(self.release.locator), request, time.time())
+        note(self.store.home, self.release.manifest, record)
+
+    def _before(self, target: Target) -> list[tuple[Cid, PinRecord]]:
+        """Return the pins of earlier versions at a target, the newest first."""
+        return [
+            (cid, record)
+            for cid in self.older
+            for record in recorded(self.store.home, cid)
+            if record.name == target.name
+        ]
+
+    def _retire(self, opened: PinTarget, target: Target, before: Sequence[tuple[Cid, PinRecord]]) -> None:
+        """Remove the pins of earlier versions; the new one stands, and what cannot be removed stays written down."""
+        for cid, record in before:
+            try:
+                opened.unpin(cid, record.request)
+            except ModelnetError as error:
+                self.progress.note(f"{target.name} still has {record.release.partition('?')[0]}: {error}")
+                continue
+            erase(self.store.home, cid, target.name)
 
 
 def _older(store: LocalStore, release: Release) -> list[Cid]:
@@ -290,11 +281,14 @@ def _look(store: LocalStore, root: Cid, record: PinRecord, cids: Sequence[Cid]) 
         return Seen(record, "unknown", error=error)
 
 
-def unpin_release(store: LocalStore, root: Cid, *, only: Sequence[str] = ()) -> list[Outcome]:
+def unpin_release(
+    store: LocalStore, root: Cid, *, only: Sequence[str] = (), forget: bool = False
+) -> list[Outcome]:  # fmt: skip
     """Remove the pins of `root` at every recorded target, or at those named; what failed stays written down.
 
-    This is also what a revocation calls: it makes the blocks collectable. To stop them from being served meanwhile
-    there are deny lists (`modelnet.ipfs.deny`).
+    With `forget` a target that fails is taken off the record too: it may be gone for ever. This is also what a
+    revocation calls: it makes the blocks collectable. To stop them from being served meanwhile there are deny lists
+    (`modelnet.ipfs.deny`).
     """
     outcomes: list[Outcome] = []
     for record in recorded(store.home, root):
@@ -306,7 +300,9 @@ def unpin_release(store: LocalStore, root: Cid, *, only: Sequence[str] = ()) -> 
                 opened.unpin(root, record.request)
         except ModelnetError as error:
             outcomes.append(Outcome(target, request=record.request, error=error))
-            continue
-        outcomes.append(Outcome(target, request=record.request))
-        _write(store.home, root, [item for item in recorded(store.home, root) if item != record])
+            if not forget:
+                continue
+        else:
+            outcomes.append(Outcome(target, request=record.request))
+        erase(store.home, root, target.name)
     return outcomes

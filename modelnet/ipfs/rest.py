@@ -1,4 +1,4 @@
-"""JSON over HTTP with a pinning service or a cluster: bounded, no redirects, no proxies, every failure typed.
+"""JSON over HTTP with a pinning service or a cluster: bounded in size and time, no redirect, no proxy, typed failures.
 
 A token never leaves for another host than the one it was given for, and is in no error.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from modelnet.errors import MalformedError, UnavailableError, UsageError
+from modelnet.ipfs.watch import Watch
 from modelnet.stores.http import HttpSource
 from modelnet.wording import printable
 
 __all__ = ["Rest", "RestRefusedError", "token_from"]
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0  # for each read, and for the whole answer
 MAX_ANSWER = 1 << 20  # the state of one pin; a cluster of a thousand peers says 400 bytes about each
 MAX_SAID = 200
 
@@ -72,15 +74,22 @@ class Rest:
             if place.secure
             else http.client.HTTPConnection(place.host, place.port, timeout=TIMEOUT_S)
         )
+        sockets: list[socket.socket] = []
+        watch = Watch(TIMEOUT_S, lambda: sockets)
         try:
-            connection.request(method, f"{target}?{urlencode(query)}" if query else target, content, headers)
-            answer = connection.getresponse()
-            said = answer.read(MAX_ANSWER + 1)
+            connection.connect()
+            sockets.append(connection.sock)
+            with watch:
+                connection.request(method, f"{target}?{urlencode(query)}" if query else target, content, headers)
+                answer = connection.getresponse()
+                said = answer.read(MAX_ANSWER + 1)
         except (OSError, http.client.HTTPException, ValueError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
-            raise UnavailableError(f"no answer: {why}", rule="connection", source=self.url) from error
+            raise self._silent(why, watch) from error
         finally:
             connection.close()
+        if watch.fired:  # an answer without a length ends where it was cut off
+            raise self._silent("", watch)
         if not 200 <= answer.status < 300:
             raise self._refused(answer.status, said)
         if len(said) > MAX_ANSWER:
@@ -91,6 +100,11 @@ class Rest:
             return json.loads(said)
         except (ValueError, RecursionError) as error:
             raise MalformedError("the answer is not JSON", rule="json", got=repr(said[:80]), source=self.url) from error
+
+    def _silent(self, why: str, watch: Watch) -> UnavailableError:
+        if watch.fired:
+            why = f"it did not come whole within {TIMEOUT_S:.0f} seconds"
+        return UnavailableError(f"no answer: {why}", rule="connection", source=self.url)
 
     def _refused(self, status: int, said: bytes) -> RestRefusedError:
         hint = {

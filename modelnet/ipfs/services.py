@@ -13,6 +13,7 @@ Sources: ipfs/pinning-services-api-spec 1.0.0; ipfs-cluster REST API (api/rest/r
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from modelnet.errors import MalformedError, UnavailableError
 from modelnet.ipfs.rest import Rest, RestRefusedError
 from modelnet.wording import printable
 
-__all__ = ["ClusterTarget", "Remote", "ServiceTarget", "wait"]
+__all__ = ["ClusterTarget", "Remote", "ServiceTarget", "is_request", "wait"]
 
 MAX_ORIGINS = 20  # pinning service: Origins and Delegates, maxItems
 MAX_NAME = 255
@@ -31,11 +32,20 @@ MAX_TEXT = 200
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 10.0
 PATIENCE_S = 600.0  # without any change of state; a large model takes hours, but then its state is `pinning`
 LONGEST_S = 24 * 3600.0
+OTHER_CID = "pin-cid"
 STATES = ("queued", "pinning", "pinned", "failed")
+
+# The specification allows any text; an id becomes part of a URL and of a file, and those in use are of letters.
+_REQUEST = re.compile(r"[!-~]{1,255}")
 
 PINNED_AT = frozenset(["pinned"])
 BUSY_AT = frozenset(["pinning", "pin_queued", "unpinning", "unpin_queued"])
 FAILED_AT = frozenset(["pin_error", "cluster_error", "unpin_error", "unexpectedly_unpinned"])
+
+
+def is_request(text: object) -> bool:
+    """Tell whether `text` can be the id of a request."""
+    return isinstance(text, str) and _REQUEST.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +101,16 @@ class ServiceTarget:
         return self._parse(results[0], root) if results else Remote("absent")
 
     def remove(self, root: Cid, request: str | None) -> bool:
-        """Remove a pin; tell whether there was one."""
-        request = request or self.look(root, None).request
+        """Remove a pin; tell whether there was one.
+
+        A service may keep the id of a request whose pin was replaced by another: that one is left alone.
+        """
+        try:
+            request = self.look(root, request).request
+        except MalformedError as error:
+            if error.rule == OTHER_CID and request is not None:
+                return False
+            raise
         if request is None:
             return False
         try:
@@ -108,11 +126,11 @@ class ServiceTarget:
             raise MalformedError("not a pin", rule="pinning-service", source=self.rest.url)
         request, state, pin = told.get("requestid"), told.get("status"), told.get("pin")
         delegates, extra = told.get("delegates"), told.get("info")
-        if not isinstance(request, str) or not 0 < len(request) <= MAX_NAME or state not in STATES:
+        if not isinstance(request, str) or not is_request(request) or state not in STATES:
             raise MalformedError("a pin without id or state", rule="pinning-service", source=self.rest.url)
         if not isinstance(pin, dict) or pin.get("cid") != str(root):
             raise MalformedError(
-                "the service speaks of another CID", rule="pinning-service", wanted=root,
+                "the service speaks of another CID", rule=OTHER_CID, wanted=root,
                 got=printable(str(pin.get("cid") if isinstance(pin, dict) else pin)[:MAX_TEXT]), source=self.rest.url,
             )  # fmt: skip
         detail = extra.get("status_details") if isinstance(extra, dict) else None

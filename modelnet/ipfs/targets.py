@@ -41,20 +41,24 @@ KINDS = {
 }
 TOKENS = {"service": "MODELNET_PIN_TOKEN", "cluster": "MODELNET_CLUSTER_AUTH"}
 MAX_WEIGHT = 1e6
-_HINT = "kubo, kubo=ADDRESS, service=URL or cluster=URL, then ,weight=2 and the like"
+_HINT = "kubo, kubo=ADDRESS, service=URL or cluster=URL, then ,weight=2 and the like: see `modelnet pin add --help`"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _FACTOR = re.compile(r"-1|[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True, slots=True)
 class PinJob:
-    """A release to pin: its root, the pin's name, addresses that have it, and what it supersedes there."""
+    """A release to pin: its root, the pin's name, addresses that have it, and the pin that it supersedes there.
+
+    `begun` is told the request's id at a service as soon as there is one, long before the pin stands.
+    """
 
     root: Cid
     name: str
     origins: Sequence[str] = ()
     replaces: Cid | None = None
     replaces_request: str | None = None
+    begun: Callable[[str | None], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class PinTarget(Protocol):
     """Something that keeps a release pinned."""
 
     def pin(self, job: PinJob, progress: Progress = SILENT) -> Pinned:
-        """Return when the pin stands; raise `ModelnetError` when it does not."""
+        """Return when the pin stands; raise `ModelnetError` when it does not. What it replaces may be there still."""
 
     def look(self, root: Cid, request: str | None = None) -> Remote:
         """Return what the target says about the pin: queued, pinning, pinned, failed or absent."""
@@ -96,26 +100,28 @@ class Target:
     def parse(cls, text: str) -> Self:
         """Check `text`; raise `UsageError` with the forms there are."""
         place, *rest = text.split(",")
-        kind, _, address = place.partition("=")
+        kind, equals, address = place.partition("=")
         options: dict[str, str] = {}
         for item in rest:
-            name, equals, value = item.partition("=")
-            if not equals or name in options or name not in KINDS.get(kind, ()):
+            name, given, value = item.partition("=")
+            if not given or name in options or name not in KINDS.get(kind, ()):
                 raise _wrong(text, f"the option {name!r}")
             options[name] = value
         target = cls(kind, address, options)
-        if kind not in KINDS or (kind != "kubo" and not address):
-            raise _wrong(text, "no such target")
+        if kind not in KINDS or (not address and (equals or kind != "kubo")):
+            raise _wrong(text, "no such target" if kind not in KINDS else "its address is missing")
         if not 0 < target.weight <= MAX_WEIGHT:
             raise _wrong(text, "the weight")
         if not _VARIABLE.fullmatch(options.get("token", "X")):
             raise _wrong(text, "the name of the token's variable")
         if not all(_FACTOR.fullmatch(options[name]) for name in ("min", "max") if name in options):
             raise _wrong(text, "a replication factor")
-        if kind != "kubo":
-            HttpSource.parse(address)
-        if "gateway" in options:
-            HttpSource.parse(options["gateway"])
+        for name, url in (("address", address if kind != "kubo" else None), ("gateway", options.get("gateway"))):
+            try:
+                if url is not None:
+                    HttpSource.parse(url)
+            except UsageError as error:
+                raise _wrong(text, f"its {name} is no URL such as https://host/path") from error
         return target
 
     @property
@@ -176,12 +182,10 @@ class KuboPins:
         self.kubo = kubo
 
     def pin(self, job: PinJob, progress: Progress = SILENT) -> Pinned:
-        """See `PinTarget.pin`; the pin that it replaces is removed once the new one stands."""
+        """See `PinTarget.pin`."""
         if not self.kubo.is_tried:
             progress.note(f"{self.kubo} is of version {self.kubo.version}, which modelnet was never tried with")
         pushed = push(self.store, self.kubo, job.root, job.name, progress=progress)
-        if job.replaces is not None and job.replaces != job.root:
-            self.kubo.unpin(job.replaces)
         return Pinned(None, pushed.sent)
 
     def look(self, root: Cid, request: str | None = None) -> Remote:
@@ -224,16 +228,14 @@ class RemotePins:
             cluster = isinstance(self.service, ClusterTarget)
             before = (str(job.replaces) if job.replaces else None) if cluster else job.replaces_request
             now = self.service.begin(job.root, job.name, job.origins, replaces=before)
+        job.begun(now.request)
         if now.delegates and now.state != "pinned":
             self._connect(now.delegates)
 
         def told(remote: Remote) -> None:
             progress.note(f"{self.service}: {remote.state}{f', {remote.detail}' if remote.detail else ''}")
 
-        now = wait(self.service, job.root, now, told=told)
-        if job.replaces is not None and job.replaces != job.root:
-            self.service.remove(job.replaces, job.replaces_request)
-        return Pinned(now.request)
+        return Pinned(wait(self.service, job.root, now, told=told).request)
 
     def look(self, root: Cid, request: str | None = None) -> Remote:
         """See `PinTarget.look`."""

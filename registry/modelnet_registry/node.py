@@ -19,6 +19,7 @@ from modelnet_registry.gossip.node import Gossiping, joined, start_gossip
 from modelnet_registry.http.doors import Doors
 from modelnet_registry.http.gossipdoor import GossipDoor, WithGossip
 from modelnet_registry.http.server import Server
+from modelnet_registry.withdrawing import Withdrawing
 from modelnet_registry.witness import Witness, WitnessKey
 
 __all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "run_node"]
@@ -44,8 +45,10 @@ def run_node(
     Raises `UnavailableError` when the address cannot be had or the store cannot be read.
     """
     denials = Denials(Gate.open(store))
+    withdrawing = Withdrawing(Gate.open(store))
     beating = Beating(store)
     denials.start()  # a store that cannot be read is said now, not to the first peer
+    withdrawing.start()
     beating.start()
     try:
         doors = Doors(store, witness=None if witness is None else Witness.open(store, witness), denied=denials.reason)
@@ -63,6 +66,7 @@ def run_node(
             stop.wait()
     finally:
         beating.close()
+        withdrawing.close()
         denials.close()
         store.index.close()
 

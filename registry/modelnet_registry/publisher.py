@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,13 +106,15 @@ def publish(
     key_files: Sequence[str | os.PathLike[str]] = (),
     home: str | os.PathLike[str] | Home | None = None,
     progress: Progress = SILENT,
+    check_manifest: Callable[[int], None] = lambda _: None,
 ) -> Publication:
     """Publish the folder or file at `path` as `name` at `version`, signed by this store's own publisher.
 
     The files are referenced where they are and must stay there to be served. `derived_from` is a reference to a release
     in this store and `relation` one of finetune, adapter, merge, quantized. `metadata` holds small free text such as
     license or description. `publisher` chooses among several identities; `passphrase` unlocks its keys, and those in
-    `key_files`, kept elsewhere.
+    `key_files`, kept elsewhere. `check_manifest` is told the manifest's size in bytes before anything is signed, and
+    refuses by raising: not every place that it may go to takes every size.
 
     Raises `UsageError` for a name, version, path or file that cannot be published, `IntegrityError` when a file changes
     meanwhile, `TrustError` when the log must not be written (rule `fork`, `quarantined` or `closed`),
@@ -148,6 +150,7 @@ def publish(
     # Parsing what was built refuses, before anything is signed, what a puller would refuse.
     block = Manifest(name, version, tree.cid, tuple(file.entry for file in hashed), extra).encode()
     manifest = Manifest.parse(block)
+    check_manifest(len(block))
     logged = _existing(state, manifest, channels)
     release = logged.event.release if logged is not None else _sign(manifest, state, keyring, channels)
     blocks.append((Cid.of(DAG_CBOR, block), block))

@@ -93,6 +93,7 @@ class Service:
     kubo: Kubo | None = None
     fate: str = "pinned"  # what every new pin comes to: pinned, failed, or queued for ever
     delegates: list[str] = field(default_factory=lambda: ["/dnsaddr/pin.example.com"])
+    keeps_ids: bool = False  # replacing a pin keeps the request's id, which the specification leaves open
     pins: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -117,6 +118,9 @@ class Service:
                 if status == 202:
                     # "The old pin object is deleted automatically."
                     self._remove(request)
+                    if self.keeps_ids:
+                        self.pins[request] = {**self.pins.pop(answer["requestid"]), "requestid": request}
+                        answer = dict(self.pins[request])
                 return status, answer
             case "DELETE", ["pins", request] if request in self.pins:
                 self._remove(request)

@@ -159,7 +159,7 @@ def ref(maker: Maker, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> str:
         (("pin", "add", "REF", "--target", "kubo,weight=0"), "pin-target"),
         (("pin", "add", "REF", "--target", "kubo,color=red"), "pin-target"),
         (("pin", "add", "REF", "--target", "service="), "pin-target"),
-        (("pin", "add", "REF", "--target", "service=ftp://x"), "peer"),
+        (("pin", "add", "REF", "--target", "service=ftp://x"), "pin-target"),
         (("pin", "add", "REF", "--target", "cluster=http://x,min=0"), "pin-target"),
         (("pin", "add", "REF", "--target", "service=http://x,token=a-b"), "pin-target"),
         (("pin", "add", "REF", "--target", "kubo", "--target", "kubo,weight=2"), "pin-target"),

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 import secrets
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from modelnet import publish, pull
 from modelnet.core.cid import DAG_CBOR, RAW, Cid
-from modelnet.errors import IntegrityError, ModelnetError, UnavailableError, UsageError
+from modelnet.errors import IntegrityError, ModelnetError, TrustError, UnavailableError, UsageError
+from modelnet.gate import Gate
 from modelnet.ipfs import services
 from modelnet.ipfs.audit import audit, draw
-from modelnet.ipfs.fleet import all_recorded, look_after, pin_name, pin_release, recorded, unpin_release
+from modelnet.ipfs.fleet import check_manifest, look_after, pin_name, pin_release, unpin_release
 from modelnet.ipfs.placement import rank
+from modelnet.ipfs.records import all_recorded, erase, note, recorded
 from modelnet.ipfs.rest import Rest
 from modelnet.ipfs.segments import ReleaseBlocks
 from modelnet.ipfs.services import ClusterTarget, ServiceTarget, wait
 from modelnet.ipfs.targets import Target
+from modelnet.ipfs.withdrawing import revoked_pins, withdraw
+from modelnet.stores.local import open_store
+from modelnet_registry import statements
+from modelnet_registry.withdrawing import Withdrawing
 from tests.engines import Kubo
 from tests.ipfs.conftest import Maker
 from tests.ipfs.services import TOKEN, Cluster, Service, running
+from tests.ipfs.stub import Stub, drip
+from tests.store.stage import serving
 
 Folder = Callable[[Mapping[str, bytes]], Path]
 A, B = Cid.of(DAG_CBOR, b"a"), Cid.of(DAG_CBOR, b"b")
@@ -273,6 +286,166 @@ def test_targets_are_written_as_they_were_read() -> None:
     ):
         with pytest.raises(UsageError):
             Target.parse(text)
+
+
+@pytest.mark.parametrize("keeps_ids", [False, True])
+def test_every_earlier_version_is_replaced(maker: Maker, folder: Folder, *, keeps_ids: bool) -> None:
+    """Not the newest of them only; and the new pin is never the one that is removed, also under an id it took over."""
+    kept = Service(keeps_ids=keeps_ids)
+    with running(kept) as url:
+        target = Target.parse(f"service={url}")
+        made = []
+        for number in range(4):
+            made.append(maker.publish(folder({"w.bin": b"weights %d" % number}), version=str(number)))
+            pin_release(maker.store, made[-1].release, [target], replace=number == 3)
+        assert [entry["pin"]["cid"] for entry in kept.pins.values()] == [str(made[3].release.manifest)]
+        assert list(all_recorded(maker.store.home)) == [made[3].release.manifest]
+        assert look_after(maker.store, made[3].release.manifest)[0].state == "pinned"
+        # A record of the old pin that a crash left behind names the same request; it is not that pin's any more.
+        (record,) = recorded(maker.store.home, made[3].release.manifest)
+        note(maker.store.home, made[0].release.manifest, record)
+        assert unpin_release(maker.store, made[0].release.manifest)[0].error is None
+        assert len(kept.pins) == 1
+        assert kept.broken == []
+
+
+def test_a_wait_that_is_broken_off_forgets_no_request(
+    maker: Maker, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is written down before anybody waits for it, so that it can be looked at and taken back."""
+    made = maker.publish(folder({"w.bin": b"weights"}))
+    kept = Service(fate="queued")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with running(kept) as url:
+        monkeypatch.setattr("modelnet.ipfs.targets.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pin_release(maker.store, made.release, [Target.parse(f"service={url}")])
+        (record,) = recorded(maker.store.home, made.release.manifest)
+        assert record.request in kept.pins
+        assert look_after(maker.store, made.release.manifest)[0].state == "queued"
+        assert unpin_release(maker.store, made.release.manifest)[0].error is None
+        assert kept.pins == {}
+
+
+@pytest.mark.parametrize("request_id", ["a\ud800", "", "a b", "a\n", "x" * 256])
+def test_ids_that_are_none(maker: Maker, folder: Folder, request_id: str) -> None:
+    """They are refused before they are written down; in a record that has one, the pin is found by its CID."""
+    told = {"requestid": request_id, "status": "pinned", "pin": {"cid": str(A)}, "delegates": []}
+    with running(lambda *_: (200, {"results": [told]} if _[0] == "GET" else told)) as url, pytest.raises(ModelnetError):
+        ServiceTarget(Rest(url)).look(A, None)
+    made = maker.publish(folder({"w.bin": b"weights"}))
+    root = made.release.manifest
+    with running(Service()) as url:
+        pin_release(maker.store, made.release, [Target.parse(f"service={url}")])
+        (record,) = recorded(maker.store.home, root)
+        path = maker.store.home.root / "pins" / f"{root}.json"
+        path.write_text(json.dumps([{**asdict(record), "request": request_id}]))
+        assert [one.state for one in look_after(maker.store, root)] == ["pinned"]
+        assert [one.error for one in unpin_release(maker.store, root)] == [None]
+
+
+def test_a_service_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is no answer: head and body together have a time in which they must come."""
+    monkeypatch.setattr("modelnet.ipfs.rest.TIMEOUT_S", 0.4)
+    for start, again in (
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: y\r\n"),
+    ):
+        done = threading.Event()
+        with Stub({"pins": [drip(start, again, done)]}) as stub:
+            with pytest.raises(UnavailableError) as caught:
+                ServiceTarget(Rest(f"{stub.url}/api/v0")).look(A, None)
+            done.set()
+        assert caught.value.rule == "connection"
+
+
+# What must not be pinned
+
+
+def test_a_revoked_release_is_not_pinned(maker: Maker, folder: Folder) -> None:
+    """Nor one with a revoked file; nothing is sent to anybody."""
+    kept = Service()
+    made = maker.publish(folder({"w.bin": b"weights", "bad.bin": b"bad"}))
+    again = maker.publish(folder({"w.bin": b"other weights"}), version="2")
+    statements.revoke(str(made.release.locator), severity="malicious", files=["bad.bin"], home=maker.home)
+    with running(kept) as url:
+        for release in (made.release, again.release):
+            with pytest.raises(TrustError) as caught:
+                pin_release(maker.store, release, [Target.parse(f"service={url}")])
+            assert caught.value.rule == "revoked"
+    assert kept.asked == []
+
+
+def test_what_was_revoked_is_unpinned_by_whoever_hears_of_it(maker: Maker, folder: Folder) -> None:
+    """A target that does not answer stays written down, and is asked again."""
+    made = maker.publish(folder({"w.bin": b"weights"}))
+    other = maker.publish(folder({"w.bin": b"healthy"}), version="2")
+    kept = Service()
+    with running(kept) as url:
+        for one in (made, other):
+            pin_release(maker.store, one.release, [Target.parse(f"service={url}")])
+    gate = Gate.open(maker.store)
+    assert withdraw(maker.store, gate) == []
+    statements.revoke(str(made.release.locator), severity="malicious", text="stolen", home=maker.home)
+    gate = Gate.open(maker.store)
+    (one,) = withdraw(maker.store, gate)
+    assert (one.root, one.reason) == (made.release.manifest, "malicious: stolen")
+    assert one.error is not None
+    assert revoked_pins(maker.store, gate) == {made.release.manifest: "malicious: stolen"}
+    (record,) = recorded(maker.store.home, made.release.manifest)
+    with running(kept) as url:
+        note(maker.store.home, made.release.manifest, replace(record, target=f"service={url}"))
+        erase(maker.store.home, made.release.manifest, record.name)
+        worker = Withdrawing(gate)
+        worker.start()
+        deadline = time.monotonic() + 20
+        while recorded(maker.store.home, made.release.manifest) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        worker.close()
+    assert list(all_recorded(maker.store.home)) == [other.release.manifest]
+    assert [entry["pin"]["cid"] for entry in kept.pins.values()] == [str(other.release.manifest)]
+
+
+def test_a_target_that_is_gone_for_ever_is_forgotten(maker: Maker, folder: Folder) -> None:
+    """Only when that is asked for."""
+    made = maker.publish(folder({"w.bin": b"weights"}))
+    with running(Service()) as url:
+        pin_release(maker.store, made.release, [Target.parse(f"service={url}")])
+    root = made.release.manifest
+    assert unpin_release(maker.store, root)[0].error is not None
+    assert len(recorded(maker.store.home, root)) == 1
+    assert unpin_release(maker.store, root, forget=True)[0].error is not None
+    assert recorded(maker.store.home, root) == []
+
+
+def test_a_release_of_too_many_files(maker: Maker, folder: Folder) -> None:
+    """Its manifest would be larger than any block that IPFS carries: nothing is sent, and nothing signed for a pin."""
+    base = folder({f"{'f' * 150}{number}": b"%d" % number for number in range(7_500)})
+    kept = Service()
+    with pytest.raises(UsageError) as caught:
+        publish(base, name="m", version="1", home=maker.home, check_manifest=check_manifest)
+    assert caught.value.rule == "pin-manifest"
+    assert caught.value.hint
+    assert maker.store.index.releases() == []
+    made = maker.publish(base)
+    with running(kept) as url, pytest.raises(UsageError) as caught:
+        pin_release(maker.store, made.release, [Target.parse(f"service={url}")])
+    assert caught.value.rule == "pin-manifest"
+    assert kept.asked == []
+
+
+def test_a_part_of_a_release_is_not_pinned(maker: Maker, folder: Folder, tmp_path: Path) -> None:
+    """The refusal says what to do."""
+    made = maker.publish(folder({"a.bin": b"a" * 1000, "b.bin": b"b" * 1000}))
+    with serving(maker.home) as url:
+        pull(made.locator, peers=[url], only=["a.bin"], home=tmp_path / "bob")
+    with running(Service()) as url, pytest.raises(UnavailableError, match="only a part") as caught:
+        pin_release(open_store(tmp_path / "bob"), made.release, [Target.parse(f"service={url}")])
+    assert "all of it" in str(caught.value.hint)
 
 
 # Audits

@@ -8,6 +8,7 @@ import typer
 
 from modelnet.errors import UnavailableError
 from modelnet.wording import count_text, size_text
+from modelnet_cli.hearing import act
 from modelnet_cli.output import Output
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ def add(
     origin: ORIGIN = None,
 ) -> None:
     """Pin a release: push it into a Kubo, or ask services and clusters to fetch it; returns when the pins stand."""
-    from modelnet.ipfs.fleet import pin_name
+    from modelnet.ipfs.fleet import check_targets, pin_name
     from modelnet.signed import find_release
     from modelnet.stores.local import open_store
 
     targets = parse_targets(target or ["kubo"])
+    check_targets(targets)
     store = open_store()
     release = find_release(store, ref)
     pins = pin(output, store, release, targets, copies=copies, replace=replace, origins=origin or ())
@@ -67,11 +69,14 @@ def parse_targets(texts: list[str]) -> list[Target]:
 
 
 def ready_targets(texts: list[str]) -> list[Target]:
-    """Return the targets that were named, once the Kubos among them answer: before anything is published."""
+    """Return the targets that were named, once each, and the Kubos among them answer: before anything is published."""
     from modelnet.ipfs.address import KuboAddress
+    from modelnet.ipfs.fleet import check_targets
     from modelnet.ipfs.kubo import Kubo
 
     targets = parse_targets(texts)
+    if targets:
+        check_targets(targets)
     for target in targets:
         if target.kind == "kubo":
             Kubo.connect(KuboAddress.parse(target.address)).close()
@@ -91,6 +96,8 @@ def pin(
     """Pin with bars; return the pins that stand as they are in JSON."""
     from modelnet.ipfs.fleet import pin_release
 
+    # A file that was denied for an older release must be allowed again before a Kubo can pin it.
+    act(output, store)
     with output.bars() as bars:
         outcomes = pin_release(
             store, release, targets, copies=copies, replace=replace, origins=list(origins), progress=bars
@@ -142,15 +149,31 @@ def _root(store: LocalStore, ref: str) -> Cid:
 
 
 def _look(output: Output, ref: str | None, blocks: int, *, strict: bool) -> None:
-    from modelnet.ipfs.fleet import all_recorded, look_after
+    from modelnet.gate import Gate
+    from modelnet.ipfs.fleet import look_after
+    from modelnet.ipfs.records import all_recorded
+    from modelnet.ipfs.withdrawing import revoked_pins
     from modelnet.stores.local import open_store
 
     store = open_store()
     roots = list(all_recorded(store.home)) if ref is None else [_root(store, ref)]
+    withdrawn = [one for one in act(output, store) if one.error is None and (ref is None or one.root in roots)]
+    revoked = revoked_pins(store, Gate.open(store))
     seen = [(root, one) for root in roots for one in look_after(store, root, blocks=blocks)]
+    if strict and ref is not None and not seen:
+        raise UnavailableError(
+            "the release is not known to be pinned anywhere", rule="not-pinned", wanted=str(roots[0]),
+            hint="pin it with `modelnet pin add`",
+        )  # fmt: skip
     output.result(
-        {"pins": [{"manifest": str(root), **_fields(one)} for root, one in seen]},
-        *(_line(one) for _, one in seen),
+        {
+            "pins": [{"manifest": str(root), **_fields(one), "revoked": revoked.get(root)} for root, one in seen],
+            "unpinned": [
+                {"manifest": str(one.root), "release": one.release, "target": one.target, "revoked": one.reason}
+                for one in withdrawn
+            ],
+        },
+        *(_line(one, revoked.get(root)) for root, one in seen),
         *([] if seen else ["nothing is known to be pinned"]),
     )
     if strict and any(one.audit is not None and one.audit.wrong for _, one in seen):
@@ -179,8 +202,12 @@ def _fields(one: Seen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _line(one: Seen) -> str:
+def _line(one: Seen, revoked: str | None) -> str:
     found = one.audit
+    name = one.record.release.partition("?")[0]
+    if revoked is not None:
+        said = str(one.error) if one.error else f"there it is {one.state}"
+        return f"revoked   {one.record.target}  {name}: {revoked}; {said}; to take it off: modelnet pin rm {name}"
     if one.error is not None:
         tail = str(one.error)
     elif found is None:
@@ -189,13 +216,16 @@ def _line(one: Seen) -> str:
         tail = f"{count_text(found.checked, 'random block')} right"
     else:
         tail = f"of {count_text(found.checked, 'block')} {len(found.missing)} missing, {len(found.wrong)} wrong"
-    return f"{one.state:8}  {one.record.target}  {one.record.release.partition('?')[0]}{f': {tail}' if tail else ''}"
+    return f"{one.state:8}  {one.record.target}  {name}{f': {tail}' if tail else ''}"
 
 
 def remove(
     output: Output,
     ref: REF,
     target: TARGET = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Also strike off targets that do not answer: they are gone for ever.")
+    ] = False,
 ) -> None:
     """Unpin a release everywhere it is known to be pinned, or at the targets named; blocks go when they collect."""
     from modelnet.ipfs.fleet import unpin_release
@@ -204,13 +234,19 @@ def remove(
     store = open_store()
     root = _root(store, ref)
     names = [one.name for one in parse_targets(target or [])]
-    outcomes = unpin_release(store, root, only=names)
+    outcomes = unpin_release(store, root, only=names, forget=forget)
     gone = [outcome for outcome in outcomes if outcome.error is None]
-    if len(gone) < len(outcomes):
+    forgotten = [outcome for outcome in outcomes if outcome.error is not None]
+    if forgotten and not forget:
         raise _failed(outcomes)
     output.result(
-        {"manifest": str(root), "unpinned": [outcome.target.name for outcome in gone]},
+        {
+            "manifest": str(root),
+            "unpinned": [outcome.target.name for outcome in gone],
+            "forgotten": [outcome.target.name for outcome in forgotten],
+        },
         *(f"unpinned at {outcome.target.name}" for outcome in gone),
+        *(f"struck off, whatever it still holds: {outcome.target.name}: {outcome.error}" for outcome in forgotten),
         *([] if outcomes else ["it is not known to be pinned there" if names else "it is not known to be pinned"]),
     )
 
@@ -220,5 +256,24 @@ def _failed(outcomes: list[Outcome]) -> UnavailableError:
     return UnavailableError(
         f"could not unpin at {len(failed)} of {count_text(len(outcomes), 'target')}", rule="unpin",
         got="; ".join(f"{outcome.target.name}: {outcome.error}" for outcome in failed),
-        hint="run it again when they answer",
+        hint="run it again when they answer; --forget strikes off those that never will",
     )  # fmt: skip
+
+
+def deny_list(output: Output) -> None:
+    """Let this user's Kubo know what is revoked: make its deny list, which whoever hears of a revocation adds to.
+
+    A Kubo that is running must be started again once, so that it knows the list.
+    """
+    from modelnet.ipfs.deny import DENY_NAME, denied, make_kubo_list
+    from modelnet.stores.local import open_store
+
+    store = open_store()
+    act(output, store)
+    path, fresh = make_kubo_list(store.home.root / DENY_NAME)
+    count = len(denied(path))
+    output.result(
+        {"path": str(path), "new": fresh, "denied": count},
+        f"{path}: {count_text(count, 'CID')} denied",
+        *(["start Kubo again once, if it is running: it looks for new lists only then"] if fresh else []),
+    )

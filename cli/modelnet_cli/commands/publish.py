@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,8 @@ def publish(
     ] = None,
 ) -> None:
     """Sign a folder or file as a release and print its locator."""
+    from modelnet.errors import ModelnetError
+    from modelnet.ipfs.fleet import check_manifest
     from modelnet.stores.local import open_store
     from modelnet_registry.publisher import publish as make
 
@@ -44,12 +46,20 @@ def publish(
     with output.bars() as bars:
         made = make(
             path, name=name, version=version, channels=channel or (), plan=plan, derived_from=derived_from,
-            relation=relation, metadata=metadata, progress=bars, **terms,
+            relation=relation, metadata=metadata, progress=bars,
+            check_manifest=check_manifest if targets else lambda _: None, **terms,
         )  # fmt: skip
     for skipped in made.skipped:
         output.note(f"left out: {skipped}")
     manifest, chunks = made.manifest, made.chunks
-    pins = pin_release(output, open_store(), made.release, targets) if targets else []
+    pins: list[dict[str, Any]] = []
+    failure: ModelnetError | None = None
+    try:
+        pins = pin_release(output, open_store(), made.release, targets) if targets else []
+    except ModelnetError as error:
+        # It is in the log by now, and its locator must not be lost.
+        error.hint = f"it is published all the same; when the target answers: modelnet pin add {made.locator}"
+        failure = error
     output.result(
         {
             "locator": made.locator,
@@ -72,8 +82,13 @@ def publish(
             },
             "pins": pins,
             "skipped": list(made.skipped),
+            **({"error": failure.as_dict()} if failure is not None else {}),
         },
         f"{manifest.name}@{manifest.version}: {count_text(len(manifest.files), 'file')}, {size_text(manifest.size)}, "
         f"{size_text(chunks.new_bytes)} of it new here",
         made.locator,
     )  # fmt: skip
+    if failure is not None:
+        if not output.as_json:
+            output.error(failure)
+        raise typer.Exit(failure.exit_code)

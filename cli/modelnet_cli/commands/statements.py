@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelnet_cli.hearing import act, withdrawn_fields
 from modelnet_cli.options import KeyFiles, PassphraseFile, PublisherName, own_terms
 from modelnet_cli.output import Output
 
@@ -42,6 +43,7 @@ def revoke(
     """
     from modelnet import durable
     from modelnet.partial import disk_errors
+    from modelnet.stores.local import open_store
     from modelnet_registry.statements import revoke as say
 
     done = say(
@@ -51,7 +53,7 @@ def revoke(
     if out is not None:
         with disk_errors(out):
             durable.write(out, done.envelope)
-    unpinned = _unpin(ref)
+    withdrawn = withdrawn_fields(act(output, open_store()))
     lines = [f"revoked {ref}" + (f", entry {done.index} of the log" if done.index is not None else "")]
     if done.index is None:
         lines.append(
@@ -61,29 +63,13 @@ def revoke(
         output.note(f"why: {done.reason}")
     output.result(
         {
-            "publisher": done.pid, "index": done.index, "head": head_fields(done.head), "unpinned": unpinned,
+            "publisher": done.pid, "index": done.index, "head": head_fields(done.head), **withdrawn,
             "file": None if out is None else str(out),
         },
         *lines,
-        *(f"unpinned from {target}" for target in unpinned),
+        *(f"unpinned from {target}" for target in withdrawn["unpinned"]),
+        *(f"still pinned at {one['target']}: {one['error']}" for one in withdrawn["still_pinned"]),
     )  # fmt: skip
-
-
-def _unpin(ref: str) -> list[str]:
-    """Take the release off the targets that hold it for us; return those that let go of it."""
-    from modelnet.errors import ModelnetError
-    from modelnet.ipfs.fleet import recorded, unpin_release
-    from modelnet.signed import find_row
-    from modelnet.stores.local import open_store
-
-    store = open_store()
-    try:
-        row = find_row(store, ref)
-        if not recorded(store.home, row.manifest):
-            return []
-        return [str(one.target) for one in unpin_release(store, row.manifest) if one.error is None]
-    except ModelnetError:
-        return []  # it is revoked all the same; `modelnet pin status` shows who still has it
 
 
 def yank(
@@ -120,14 +106,19 @@ def supersede(
 def reinstate(
     output: Output,
     ref: Ref,
+    reason: Annotated[str, typer.Option("--reason", help="For your own records: the log's entry has no room.")] = "",
     publisher: PublisherName = None,
     key_file: KeyFiles = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Take back a revocation, with the root keys, or a yank."""
+    from modelnet.stores.local import open_store
     from modelnet_registry.statements import reinstate as say
 
     done = say(ref, **own_terms(publisher, key_file, passphrase_file))
+    if reason:
+        output.note("the reason is not published: an entry that takes something back names only what it takes back")
+    act(output, open_store())
     _said(output, done, f"reinstated {ref}")
 
 
