@@ -33,6 +33,7 @@ __all__ = [
     "FILE_BYTES",
     "Outcome",
     "Seen",
+    "TooFewPinsError",
     "check_manifest",
     "check_targets",
     "look_after",
@@ -127,11 +128,13 @@ def pin_release(
         first = failed[0].error
         if wanted == 1 and len(failed) == 1 and first is not None:
             raise first
-        raise UnavailableError(
+        error = TooFewPinsError(
             f"only {len(outcomes) - len(failed)} of {wanted} pins stand", rule="copies", wanted=release.manifest,
             got="; ".join(f"{outcome.target.name}: {outcome.error}" for outcome in failed),
             hint="run it again; what stands is kept",
         )  # fmt: skip
+        error.outcomes = outcomes
+        raise error
     return outcomes
 
 
@@ -172,6 +175,12 @@ def _check_pinnable(store: LocalStore, release: Release) -> None:
             hint="only a whole release can be pinned; pull all of it first",
         )  # fmt: skip
     check_manifest(len(store.block(release.manifest) or b""))
+
+
+class TooFewPinsError(UnavailableError):
+    """Fewer pins stand than were wanted; `outcomes` says which do."""
+
+    outcomes: Sequence[Outcome] = ()
 
 
 class _Fleet:

@@ -12,6 +12,7 @@ import pytest
 from modelnet_cli.main import run
 from tests.engines import Kubo
 from tests.ipfs.conftest import Maker
+from tests.ipfs.models import release_files
 from tests.store.stage import Machine, serving
 
 Folder = Callable[[Mapping[str, bytes]], Path]
@@ -145,6 +146,128 @@ def test_doctor_finds_the_daemon(machine: Machine) -> None:
     assert checks["kubo"]["detail"].startswith("0.43.0 answers at ")
 
 
+# What was revoked
+
+
+def test_a_revocation_while_kubo_is_away(
+    machine: Machine, source: Path, pair: tuple[Kubo, Kubo], tmp_path: Path
+) -> None:
+    """It says that a pin still stands; the next look at the pins takes it off."""
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "api").write_text("/ip4/127.0.0.1/tcp/1")
+    away = Machine(machine.home, {"IPFS_PATH": str(tmp_path / "away")})
+    made = publish(machine, source, "--pin", "kubo")
+    root = str(made["manifest"])
+    done = away.run("revoke", str(made["locator"]), "--reason", "stolen", "--json")
+    assert done.json["unpinned"] == []
+    (still,) = done.json["still_pinned"]
+    assert (still["target"], still["manifest"]) == ("kubo", root)
+    assert "still pinned at kubo" in done.err
+    assert f"\n/ipfs/{root}/*" in (machine.home / "modelnet.deny").read_text()
+    (seen,) = away.run("pin", "status", "--json").json["pins"]
+    assert "stolen" in seen["revoked"]
+    assert away.run("pin", "status").out.startswith("revoked ")
+    assert root in pins(pair[0])
+    looked = machine.run("pin", "status", "--json").json
+    assert looked["pins"] == []
+    assert [one["manifest"] for one in looked["unpinned"]] == [root]
+    assert root not in pins(pair[0])
+    error = machine.run("pin", "add", str(made["locator"]), "--json", wanted=4).error
+    assert error["rule"] == "revoked"
+
+
+def test_a_mirror_hears_of_a_revocation(
+    machine: Machine, source: Path, pair: tuple[Kubo, Kubo], tmp_path: Path
+) -> None:
+    """Syncing unpins what was revoked, writes it on the deny lists, and refuses to pin it again."""
+    bob = Machine(tmp_path / "bob", {"IPFS_PATH": str(pair[1].repo)})
+    made = publish(machine, source)
+    root = str(made["manifest"])
+    with serving(machine.home) as url:
+        bob.run("pull", str(made["locator"]), "--peer", url)
+        bob.run("pin", "add", str(made["locator"]))
+        assert root in pins(pair[1])
+        assert bob.run("pin", "deny-list", "--json").json["denied"] == 0
+        listed = pair[1].repo / "denylists" / "modelnet.deny"
+        machine.run("revoke", str(made["locator"]), "--reason", "poisoned")
+        done = bob.run("sync", str(made["publisher"]), "--peer", url)
+    assert "unpinned at kubo" in done.err
+    assert root not in pins(pair[1])
+    assert f"\n/ipfs/{root}/*" in listed.read_text()
+    assert f"\n/ipfs/{root}/*" in (bob.home / "modelnet.deny").read_text()
+    assert bob.run("pin", "add", str(made["locator"]), "--json", wanted=4).error["rule"] == "revoked"
+    assert bob.run("pin", "deny-list", "--json").json["denied"] > 1
+    machine.run("reinstate", str(made["locator"]), "--reason", "a mistake")
+    assert f"\n!/ipfs/{root}/*" in (machine.home / "modelnet.deny").read_text()
+    listed.unlink()
+
+
+# Published, but not pinned
+
+
+def test_what_is_published_is_said_when_the_pin_fails(machine: Machine, source: Path) -> None:
+    """The release is in the log by then: its locator comes, and how to pin it later."""
+    target = "service=http://127.0.0.1:1"
+    done = machine.run("publish", source, "--name", "m", "--version", "1", "--pin", target, "--json", wanted=5)
+    assert done.json["pins"] == []
+    assert str(done.json["locator"]) in done.json["error"]["hint"]
+    done = machine.run("publish", source, "--name", "m", "--version", "1", "--pin", target, wanted=5)
+    assert "modelnet:" in done.out
+    assert "it is published all the same" in done.err
+    done = machine.run(
+        "publish", source, "--name", "m", "--version", "2", "--pin", target, "--pin", "kubo", "--json", wanted=5
+    )
+    assert [pin["target"] for pin in done.json["pins"]] == ["kubo"]
+
+
+def test_targets_are_checked_before_anything_is_published(machine: Machine, source: Path) -> None:
+    """The same one twice is a mistake that is found while nothing has happened."""
+    error = machine.run(
+        "publish", source, "--name", "m", "--version", "1", "--pin", "kubo", "--pin", "kubo", "--json", wanted=2
+    ).error
+    assert error["rule"] == "pin-target"
+    assert machine.run("list", "--json").json["releases"] == []
+
+
+def test_nothing_is_pinned(machine: Machine, source: Path) -> None:
+    """To audit a release that was never pinned fails: nobody keeps it."""
+    made = publish(machine, source)
+    assert machine.run("pin", "audit", str(made["locator"]), "--json", wanted=5).error["rule"] == "not-pinned"
+    assert machine.run("pin", "audit", "--json").json["pins"] == []
+    assert machine.run("pin", "rm", str(made["locator"]), "--forget", "--json").json["forgotten"] == []
+
+
+def test_a_kubo_has_no_log(machine: Machine, source: Path, pair: tuple[Kubo, Kubo], tmp_path: Path) -> None:
+    """Alone it is no source for somebody who does not know the publisher; the hint says what is missing."""
+    made = publish(machine, source, "--pin", "kubo")
+    bob = Machine(tmp_path / "bob", {"IPFS_PATH": str(pair[0].repo)})
+    error = bob.run("pull", str(made["locator"]), "--from", "kubo", "--json", wanted=5).error
+    assert "--peer" in error["hint"]
+    assert "log" in error["hint"]
+
+
+def test_tensors_by_their_cids(machine: Machine, tmp_path: Path, pair: tuple[Kubo, Kubo]) -> None:
+    """What `show --tensors` names is what `ipfs cat` gives: exactly the tensor's bytes."""
+    base = tmp_path / "tensors"
+    base.mkdir()
+    content = release_files()["model.safetensors"]
+    (base / "model.safetensors").write_bytes(content)
+    made = publish(machine, base, "--pin", "kubo")
+    shown = machine.run("show", str(made["locator"]), "--tensors", "--json").json
+    tensors = {tensor["name"]: tensor for tensor in shown["files"][0]["tensors"]}
+    assert set(tensors) == {"embed", "norm", "head"}
+    for name in ("embed", "head"):
+        tensor = tensors[name]
+        got = pair[0].run("cat", tensor["cid"])
+        assert got == content[tensor["offset"] : tensor["offset"] + tensor["size"]]
+        assert tensor["block"] is None
+    small = tensors["norm"]
+    part = content[small["offset"] : small["offset"] + small["size"]]
+    assert part in pair[0].run("cat", small["cid"] or small["block"])
+    text = machine.run("show", str(made["locator"]), "--tensors").out
+    assert tensors["embed"]["cid"] in text
+
+
 @pytest.fixture
 def ref(maker: Maker, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give a release in the store of this process."""
@@ -165,6 +288,9 @@ def ref(maker: Maker, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> str:
         (("pin", "add", "REF", "--target", "kubo", "--target", "kubo,weight=2"), "pin-target"),
         (("pin", "add", "REF", "--target", "kubo", "--copies", "2"), "copies"),
         (("pin", "add", "REF", "--target", "kubo=nonsense"), "kubo-address"),
+        (("pin", "add", "REF", "--target", "kubo="), "pin-target"),
+        (("pin", "add", "REF", "--target", "service=127.0.0.1:3"), "pin-target"),
+        (("pin", "add", "REF", "--target", "service=http://x,gateway=y"), "pin-target"),
         (("pull", "REF", "--from", "elsewhere"), "source"),
         (("pull", "REF", "--from", "kubo="), "source"),
         (("pull", "REF", "--from", "kubo=/unix/x"), "kubo-address"),

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelnet.core.cid import Cid
+from modelnet.core.cid import BLAKE3, RAW, Cid
 from modelnet.wording import size_text
 from modelnet_cli.output import Output
 
 if TYPE_CHECKING:
-    from modelnet.core.manifest import Manifest
+    from modelnet.core.filetree import FileTree
+    from modelnet.core.manifest import FileEntry, Manifest
     from modelnet.core.release import Release
     from modelnet.gate import Gate
     from modelnet.lineage import Lineage
+    from modelnet.stores.local import LocalStore
 
 
 def list_releases(output: Output) -> None:
@@ -53,7 +55,7 @@ def list_releases(output: Output) -> None:
 def show(
     output: Output,
     ref: Annotated[str, typer.Argument(metavar="REF", help="A release in this store.")],
-    tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors of each file.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List the tensors of each file, and their CIDs.")] = False,
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Draw what it was made from, and how that stands.")
     ] = False,
@@ -108,9 +110,11 @@ def show(
         lines.append(f"  {size_text(entry.size):>9}  {entry.format or '-':<12} {entry.path}  {entry.cid}")
         if tensors:
             listed = _tensors(os.fspath(row.path / entry.path))
+            _name_tensors(store, entry, listed)
             fields["files"][manifest.files.index(entry)]["tensors"] = listed
             lines += [
                 f"  {tensor['dtype']:>9} {tensor['shape']}  {tensor['name']}  @{tensor['offset']}+{tensor['size']}"
+                f"  {tensor['cid'] or ('in ' + tensor['block'] if tensor['block'] else '-')}"
                 for tensor in listed
             ]
     if lineage:
@@ -168,6 +172,34 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _name_tensors(store: LocalStore, entry: FileEntry, tensors: list[dict[str, Any]]) -> None:
+    """Add to each tensor its `cid`, where one names exactly its bytes, else the `block` that it shares with others.
+
+    A tensor of several chunks is a node of its own, one of a single chunk is that block; small ones share blocks, and a
+    plan that does not know tensors cuts through them.
+    """
+    from modelnet.errors import ModelnetError
+
+    try:
+        tree = store.tree(entry)
+    except ModelnetError:
+        tree = None  # of a file that is here in part
+    for tensor in tensors:
+        start, end = tensor["offset"], tensor["offset"] + tensor["size"]
+        own, shared = (None, None) if tree is None or start >= end else _cid_of(tree, start, end)
+        tensor |= {"cid": own and str(own), "block": shared and str(shared)}
+
+
+def _cid_of(tree: FileTree, start: int, end: int) -> tuple[Cid | None, Cid | None]:
+    """Return the CID of exactly the bytes `[start, end)`, and that of the chunk that holds them among others."""
+    chunk = tree[tree.index_at(start)]
+    if chunk.offset + chunk.size >= end:
+        cid = Cid(RAW, BLAKE3, chunk.digest)
+        return (cid, None) if (chunk.offset, chunk.size) == (start, end - start) else (None, cid)
+    span = tree.covering(start, end)
+    return (span.cid, None) if (span.start, span.end) == (start, end) else (None, None)
 
 
 def _tensors(path: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -102,6 +103,11 @@ def pin(
         outcomes = pin_release(
             store, release, targets, copies=copies, replace=replace, origins=list(origins), progress=bars
         )
+    return pins_fields(release, outcomes)
+
+
+def pins_fields(release: Release, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return the pins that stand as they are in JSON."""
     return [
         {
             "target": outcome.target.name, "state": "pinned", "cid": str(release.manifest),

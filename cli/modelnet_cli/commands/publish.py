@@ -9,7 +9,7 @@ import typer
 
 from modelnet.wording import count_text, size_text
 from modelnet_cli.commands.pin import pin as pin_release
-from modelnet_cli.commands.pin import ready_targets
+from modelnet_cli.commands.pin import pins_fields, ready_targets
 from modelnet_cli.options import KeyFiles, PassphraseFile, PublisherName, own_terms
 from modelnet_cli.output import Output
 
@@ -36,7 +36,7 @@ def publish(
 ) -> None:
     """Sign a folder or file as a release and print its locator."""
     from modelnet.errors import ModelnetError
-    from modelnet.ipfs.fleet import check_manifest
+    from modelnet.ipfs.fleet import TooFewPinsError, check_manifest
     from modelnet.stores.local import open_store
     from modelnet_registry.publisher import publish as make
 
@@ -58,7 +58,9 @@ def publish(
         pins = pin_release(output, open_store(), made.release, targets) if targets else []
     except ModelnetError as error:
         # It is in the log by now, and its locator must not be lost.
-        error.hint = f"it is published all the same; when the target answers: modelnet pin add {made.locator}"
+        again = " ".join(f"--target {target}" for target in targets)
+        error.hint = f"it is published all the same; to pin it later: modelnet pin add '{made.locator}' {again}"
+        pins = pins_fields(made.release, error.outcomes if isinstance(error, TooFewPinsError) else ())
         failure = error
     output.result(
         {

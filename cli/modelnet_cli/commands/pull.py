@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modelnet.errors import UsageError
+from modelnet.errors import UnavailableError, UsageError
 from modelnet.wording import size_text
 from modelnet_cli.knowledge import knowledge_fields, knowledge_text
 from modelnet_cli.options import AcceptStale, OfflinePinned, Strict
@@ -38,12 +38,18 @@ def pull(
     from modelnet.stores.home import Home
     from modelnet.stores.peers import known_peers
 
-    peers = [*(peer or known_peers(Home.find())), *map(_source, from_ or ())]
-    with output.bars() as bars:
-        got = bring(
-            ref, peers=peers, to=to, only=only or (), tensors=tensors or (), dry_run=dry_run, lock=lock, update=update,
-            accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict, progress=bars,
-        )  # fmt: skip
+    nodes = peer or known_peers(Home.find())
+    try:
+        with output.bars() as bars:
+            got = bring(
+                ref, peers=[*nodes, *map(_source, from_ or ())], to=to, only=only or (), tensors=tensors or (),
+                dry_run=dry_run, lock=lock, update=update, accept_stale=accept_stale, offline_pinned=offline_pinned,
+                strict=strict, progress=bars,
+            )  # fmt: skip
+    except UnavailableError as error:
+        if from_ and not nodes and error.rule == "sources":
+            error.hint = "a Kubo has no publisher's log, only blocks: name a node that has it with --peer URL too"
+        raise
     plan = got.plan
     verb = "would fetch" if dry_run else "fetched"
     output.result(

@@ -14,6 +14,7 @@ import html
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 
 from modelnet.core.cid import Cid
@@ -21,6 +22,7 @@ from modelnet.errors import ModelnetError
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore
 from modelnet.stores.petnames import Petnames
+from modelnet_registry.http.access import GATEWAY_ACCESS, preflight
 from modelnet_registry.http.blocks import Chunks, LocalBlocks
 from modelnet_registry.http.gateway import Gateway
 from modelnet_registry.http.logdoor import LogDoor
@@ -84,11 +86,13 @@ class Doors:
         """Answer `request` in the thread that `chunks` belongs to."""
         if self._witness is not None and (answer := self._witness.respond(request)) is not None:
             return answer
+        if request.method == "OPTIONS" and (headers := preflight(request.segments())) is not None:
+            return Response(HTTPStatus.OK, headers)
         if request.method not in METHODS:
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD", ("Allow", ", ".join(METHODS)))
         match request.segments():
             case ("ipfs", _, *_):
-                return self._gateway.respond(request, chunks)
+                return self._ipfs(request, chunks)
             case ("ipns", *_):
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "names are not resolved here; ask for /ipfs/{cid}")
             case ("log", _, _, *_):
@@ -102,6 +106,14 @@ class Doors:
             case ():
                 return self._page()
         raise Refusal(HTTPStatus.NOT_FOUND, NOT_FOUND)
+
+    def _ipfs(self, request: Request, chunks: Chunks) -> Response:
+        """Answer for pages of any origin: they are told of a refusal too."""
+        try:
+            response = self._gateway.respond(request, chunks)
+        except Refusal as refusal:
+            raise Refusal(refusal.status, refusal.reason, *refusal.headers, *GATEWAY_ACCESS) from refusal
+        return replace(response, headers=(*response.headers, *GATEWAY_ACCESS))
 
     def _ready(self) -> Response:
         try:

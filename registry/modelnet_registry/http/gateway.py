@@ -24,6 +24,7 @@ from modelnet_registry.http.blocks import RUN, BlockSource, BufferPool, Chunks, 
 from modelnet_registry.http.dag import Visit, Walk, resolve
 from modelnet_registry.http.links import NodeCache
 from modelnet_registry.http.message import Refusal, Request, Response, Stream, bad_request
+from modelnet_registry.http.multibase import parse_cid
 from modelnet_registry.http.negotiation import RAW_BLOCK, Wanted, byte_range, matches, negotiate
 from modelnet_registry.http.stream import car_length, car_stream
 
@@ -49,7 +50,7 @@ class _Asked:
         _, text, *segments = (*request.segments(), "")
         query = request.parameters()
         try:
-            root = Cid.parse(text)
+            root = parse_cid(text)
         except MalformedError as error:
             raise bad_request(str(error)) from error
         below = tuple(segments[:-1])

@@ -23,8 +23,10 @@ from typing import Any
 
 from modelnet.core.cid import IDENTITY, RAW, Cid, blake3_digest
 from modelnet.errors import MalformedError
+from modelnet_registry.http.access import ROUTING_ACCESS
 from modelnet_registry.http.blocks import BlockSource
 from modelnet_registry.http.message import Refusal, Request, Response
+from modelnet_registry.http.multibase import parse_cid
 
 __all__ = ["TRANSPORT", "RoutingDoor"]
 
@@ -37,8 +39,7 @@ BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 # RFC 9110 §7.2: Host = uri-host [":" port]
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?")
 _ALWAYS = (
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Allow-Methods", "GET, OPTIONS"),
+    *ROUTING_ACCESS,
     ("Vary", "Accept, Host"),
     ("X-Content-Type-Options", "nosniff"),
 )
@@ -63,7 +64,7 @@ class RoutingDoor:
 
     def _providers(self, request: Request, text: str) -> Response:
         try:
-            cid = Cid.parse(text)
+            cid = parse_cid(text)
         except MalformedError as error:
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), *_ALWAYS) from error
         query = request.parameters()
