@@ -128,6 +128,10 @@ def hash_file(
         kind = layout.format if layout is not None else sniff(opened)
         if _identity(os.fstat(handle)) != _identity(status):
             raise _changed(path, "its size or time is another")
+        if os.pread(handle, 1, status.st_size):  # as in /proc, where files say that they are empty
+            raise UsageError(
+                "the file has more bytes than its size says: it is no file on a disk", rule="file-type", path=path
+            )
     except OSError as error:
         raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=path) from error
     finally:

@@ -11,15 +11,15 @@ store.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from modelnet.arguments import given_path, given_texts
 from modelnet.checking import CORES
 from modelnet.core import strictjson
 from modelnet.core.chunking import GRID_1, PLANS
@@ -27,10 +27,9 @@ from modelnet.core.cid import DAG_CBOR, Cid
 from modelnet.core.dsse import MAX_ENVELOPE, Envelope
 from modelnet.core.fold import Logged, PublisherState
 from modelnet.core.keys import SigningKey
-from modelnet.core.manifest import MAX_FILES, Manifest
+from modelnet.core.manifest import Manifest
 from modelnet.core.names import Floor, check_name, check_version
 from modelnet.core.note import Checkpoint
-from modelnet.core.paths import MAX_PATH, SKIPPED, check_paths
 from modelnet.core.release import PAYLOAD_TYPE, Release, check_channels, release_statement
 from modelnet.core.tree import build_tree
 from modelnet.errors import MalformedError, UnavailableError, UsageError
@@ -44,6 +43,7 @@ from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, ReleaseRow
 from modelnet.stores.keyring import Keyring
 from modelnet.stores.local import LocalStore, open_store
+from modelnet_registry.gathering import Found, gather
 from modelnet_registry.log.own import open_log, own_keyring, own_pid
 
 __all__ = ["RELATIONS", "ChunkCount", "Publication", "publish", "signers_of"]
@@ -81,29 +81,19 @@ class Publication:
         return str(replace(self.release.locator, floor=Floor(self.head.size, self.head.root)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What lies at the path to publish."""
-
-    base: Path
-    paths: list[str]
-    layout: str
-    skipped: list[str] = field(default_factory=list)
-
-
 def publish(
     path: str | os.PathLike[str],
     *,
     name: str,
     version: str,
-    channels: Sequence[str] = (),
+    channels: str | Sequence[str] = (),
     plan: str = GRID_1,
     derived_from: str | None = None,
     relation: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     publisher: str | None = None,
     passphrase: str | None = None,
-    key_files: Sequence[str | os.PathLike[str]] = (),
+    key_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     home: str | os.PathLike[str] | Home | None = None,
     progress: Progress = SILENT,
     check_manifest: Callable[[int], None] = lambda _: None,
@@ -123,6 +113,9 @@ def publish(
     for text, what in ((name, "name"), (version, "version")):
         if not isinstance(text, str):
             raise TypeError(f"{what} must be a string, not {type(text).__name__}")
+    place = given_path(path, "path to publish")
+    channels = given_texts(channels, "channels")
+    key_files = [key_files] if isinstance(key_files, str | os.PathLike) else key_files
     check_name(name)
     check_version(version)
     check_channels(list(channels))
@@ -136,7 +129,7 @@ def publish(
     signers_of(name, state, keyring)
     lineage = _lineage(store, derived_from, relation)
     _check_apart(state, name, version, channels)
-    found = _scan(Path(path))
+    found = gather(place, store.home)
     hashed = _hash_all(found, plan, progress)
     blocks = [node for file in hashed for node in file.nodes]
     tree = build_tree(
@@ -244,60 +237,7 @@ def _check_apart(state: PublisherState, name: str, version: str, channels: Seque
         )  # fmt: skip
 
 
-def _scan(path: Path) -> _Found:
-    """List the regular files at `path`; refuse what cannot be in a release, with the reason."""
-    try:
-        status = path.stat(follow_symlinks=False)
-    except OSError as error:
-        raise UsageError(
-            f"cannot publish it: {error.strerror}", rule="path", path=str(path), hint="give a folder or a file"
-        ) from error
-    base = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow links)
-    if stat.S_ISREG(status.st_mode):
-        return _Found(base.parent, check_paths([base.name]), "file")
-    if not stat.S_ISDIR(status.st_mode):
-        raise UsageError(
-            "only folders and regular files can be published", rule="file-type", path=str(path),
-            got="a symbolic link" if stat.S_ISLNK(status.st_mode) else "a special file",
-        )  # fmt: skip
-    found = _Found(base, [], "folder")
-    _walk(base, "", found)
-    if not found.paths:
-        raise UsageError("there are no files to publish", rule="path", path=str(path))
-    try:
-        found.paths[:] = check_paths(found.paths)
-    except MalformedError as error:
-        raise UsageError(error.message, rule=error.rule, path=error.path, hint=error.hint or "rename it") from error
-    return found
-
-
-def _walk(folder: Path, prefix: str, found: _Found) -> None:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UnavailableError(f"cannot list the folder: {error.strerror}", rule="read", path=str(folder)) from error
-    for entry in entries:
-        path = prefix + entry.name
-        if entry.name in SKIPPED:
-            found.skipped.append(path)
-        elif entry.is_symlink():
-            raise UsageError(
-                "symbolic links cannot be published", rule="symlink", path=path,
-                hint="replace it by the file it points to; a release holds the bytes themselves",
-            )  # fmt: skip
-        elif entry.is_dir(follow_symlinks=False):
-            if len(path) >= MAX_PATH:  # nothing below could be published, and the tree may have no end
-                raise UsageError("unsafe path: it is too long", rule="path", path=path, wanted=f"{MAX_PATH} bytes")
-            _walk(Path(entry.path), path + "/", found)
-        elif entry.is_file(follow_symlinks=False):
-            found.paths.append(path)
-            if len(found.paths) > MAX_FILES:
-                raise UsageError("too many files", rule="files", wanted=f"at most {MAX_FILES}", path=str(found.base))
-        else:
-            raise UsageError("only regular files can be published", rule="file-type", path=path)
-
-
-def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
+def _hash_all(found: Found, plan: str, progress: Progress) -> list[HashedFile]:
     """Hash every file: large ones side by side on threads, small ones here, where a thread would cost more."""
     external = _external_spans(found)
     sizes = [_size(found, path) for path in found.paths]
@@ -337,14 +277,14 @@ def _hash_all(found: _Found, plan: str, progress: Progress) -> list[HashedFile]:
     return done
 
 
-def _size(found: _Found, path: str) -> int:
+def _size(found: Found, path: str) -> int:
     try:
         return (found.base / path).stat(follow_symlinks=False).st_size
     except OSError as error:
         raise UnavailableError(f"cannot read the file: {error.strerror}", rule="read", path=path) from error
 
 
-def _external_spans(found: _Found) -> dict[str, tuple[Span, ...]]:
+def _external_spans(found: Found) -> dict[str, tuple[Span, ...]]:
     """Return the tensors that the ONNX files in a folder say lie in files beside them."""
     spans: dict[str, tuple[Span, ...]] = {}
     present = set(found.paths)
@@ -374,7 +314,7 @@ def _count(store: LocalStore, hashed: Sequence[HashedFile]) -> ChunkCount:
 
 
 def _record(
-    store: LocalStore, found: _Found, hashed: Sequence[HashedFile], blocks: list[tuple[Cid, bytes]], release: Release
+    store: LocalStore, found: Found, hashed: Sequence[HashedFile], blocks: list[tuple[Cid, bytes]], release: Release
 ) -> None:
     store.index.keep_reserve()
     with store.index.transaction():

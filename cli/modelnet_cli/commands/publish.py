@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +15,9 @@ from modelnet_cli.output import Output
 
 def publish(
     output: Output,
-    path: Annotated[Path, typer.Argument(help="Folder or file; it is referenced where it is, not copied.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Folder or file; it is referenced where it is, not copied.")
+    ],
     name: Annotated[str, typer.Option("--name", help="The model's name, e.g. tiny-llama.")],
     version: Annotated[str, typer.Option("--version", help="The release's version, e.g. 1.2.0.")],
     channel: Annotated[list[str] | None, typer.Option("--channel", help="Also find it under this channel.")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,16 +12,17 @@ from modelnet_cli.output import Output
 
 def scan(
     output: Output,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or file to look at.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder or file to look at.")],
 ) -> None:
     """Say what files are by their content and what loading them would do: code, pickles, broken headers, bad names.
 
     Nothing is executed or unpacked. Exits 3 when something would be refused.
     """
+    from modelnet.arguments import given_path
     from modelnet.content import Severity
     from modelnet.content.scanning import scan as look
 
-    found = look(path)
+    found = look(given_path(path, "path to scan"))
     blocking = sum(one.severity is Severity.BLOCK for one in found.findings)
     lines = []
     for one in found.findings:
