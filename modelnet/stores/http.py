@@ -12,6 +12,8 @@ Sources: ipfs/specs trustless-gateway.md; C2SP tlog-tiles (entry bundles).
 from __future__ import annotations
 
 import http.client
+import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +29,10 @@ from modelnet.core.unixfs import MAX_BLOCK
 from modelnet.errors import IntegrityError, MalformedError, ModelnetError, UnavailableError, UsageError
 from modelnet.wording import printable
 
-__all__ = ["Connection", "HttpSource", "NotHereError", "check_size"]
+__all__ = ["MAX_URL", "Connection", "HttpSource", "NotHereError", "check_size"]
 
+MAX_URL = 2048  # characters; what every server takes
+MAX_HOST = 254  # RFC 1035 §2.3.4: 253 characters, and a dot at the end
 CONNECT_S = 10.0
 READ_S = 15.0  # one read; the watcher of a transfer breaks off earlier
 BUFFER = 4 * 1024 * 1024  # bytes of a CAR stream in memory for each connection
@@ -40,6 +44,8 @@ FRAME_PREFIX = 64  # a varint and a CID of 36 bytes
 NODE_MOST = 72 * 1024  # 1,024 links of about 60 bytes, framed
 CHUNK_CID = b"\x01\x55\x1e\x20"  # how the CID of a chunk begins: version 1, raw, BLAKE3, 32 bytes
 NODES_ABOVE = 8  # levels of a file's DAG
+
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # `_`: names of containers have it
 
 Deliver = Callable[[Sequence[tuple[int, memoryview]]], None]
 Tick = Callable[[int], None]
@@ -61,25 +67,43 @@ class HttpSource:
 
     @classmethod
     def parse(cls, url: str) -> HttpSource:
-        """Check `url`; raise `UsageError` with an example."""
+        """Check `url`; raise `UsageError` with an example for anything that no request could be sent to."""
         if not isinstance(url, str):
             raise TypeError(f"a peer's address is a string, not {type(url).__name__}")
         try:
-            parts = urlsplit(url)
-            port = parts.port
+            # On the whole text: urlsplit drops line breaks and tabs without a word.
+            parts = urlsplit(url if _is_plain(url) else "")
+            host, port = parts.hostname or "", parts.port
+            known = parts.scheme in ("http", "https") and "@" not in parts.netloc and port != 0
         except ValueError:
-            parts, port = urlsplit(""), None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            known = False
+        if not known or not _is_host(host, parts.netloc):
             raise UsageError(
-                f"not the address of a peer: {url!r}", rule="peer", hint="for example http://10.0.0.5:8710"
+                f"not the address of a peer: {url[:MAX_URL]!r}", rule="peer", hint="for example http://10.0.0.5:8710"
             )
         secure = parts.scheme == "https"
         base = quote(parts.path.rstrip("/"), safe="/%")
-        return cls(url.rstrip("/"), parts.hostname, port or (443 if secure else 80), secure, base)
+        return cls(url.rstrip("/"), host, port or (443 if secure else 80), secure, base)
 
     def connect(self) -> Connection:
         """Return a connection, opened by its first request. One for each thread."""
         return Connection(self)
+
+
+def _is_plain(url: str) -> bool:
+    """Tell whether an address is short printable ASCII without a query, a fragment or what a shell left in it."""
+    return len(url) <= MAX_URL and url.isascii() and url.isprintable() and not set(url) & set(' ?#<>"\\^`{|}')
+
+
+def _is_host(host: str, netloc: str) -> bool:
+    """Tell whether a host is an address or a name that a name server can be asked for."""
+    if "[" in netloc:
+        try:
+            # urlsplit takes anything between the bracket and the port.
+            return netloc.rpartition("]")[2][:1] in ("", ":") and bool(ipaddress.IPv6Address(host))
+        except ValueError:
+            return False
+    return len(host) <= MAX_HOST and all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split("."))
 
 
 class Connection:
@@ -89,11 +113,14 @@ class Connection:
         """Talk to `source`; nothing is sent yet."""
         self.source = source
         self._http: http.client.HTTPConnection
-        if source.secure:
-            context = ssl.create_default_context()
-            self._http = http.client.HTTPSConnection(source.host, source.port, timeout=CONNECT_S, context=context)
-        else:
-            self._http = http.client.HTTPConnection(source.host, source.port, timeout=CONNECT_S)
+        try:
+            if source.secure:
+                context = ssl.create_default_context()
+                self._http = http.client.HTTPSConnection(source.host, source.port, timeout=CONNECT_S, context=context)
+            else:
+                self._http = http.client.HTTPConnection(source.host, source.port, timeout=CONNECT_S)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # OSError: no certificates to be read
+            raise UnavailableError(f"cannot connect: {error}", rule="connection", source=source.url) from error
         self._buffer: memoryview | None = None
         self._sock: socket.socket | None = None  # http.client forgets the socket of an answer that says "close"
         self._aborted = False

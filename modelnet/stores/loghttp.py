@@ -13,6 +13,7 @@ Source: C2SP tlog-tiles ("MAY fetch the full tile … as a fallback in case the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
 from time import monotonic
@@ -94,7 +95,7 @@ def ask_all(sources: Sequence[HttpSource], ask: Callable[[Connection], T], secon
     """Return what the sources answer to `ask` within `seconds`, all asked at once; those that fail are left out."""
     found: list[T] = []
     lock = Lock()
-    connections = [source.connect() for source in sources]
+    connections: list[Connection] = []
 
     def run(connection: Connection) -> None:
         try:
@@ -107,6 +108,9 @@ def ask_all(sources: Sequence[HttpSource], ask: Callable[[Connection], T], secon
             found.append(answer)
 
     # Threads of their own, which nobody waits for longer: a name server or a firewall may keep one busy.
+    for source in sources:
+        with suppress(ModelnetError):  # one that cannot even be begun with keeps nobody from the others
+            connections.append(source.connect())
     threads = [Thread(target=run, args=(one,), name="modelnet-ask", daemon=True) for one in connections]
     for thread in threads:
         thread.start()

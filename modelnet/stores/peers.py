@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from modelnet import durable
 from modelnet.errors import UsageError
 from modelnet.partial import disk_errors
 from modelnet.stores.home import Home
-from modelnet.stores.http import HttpSource
+from modelnet.stores.http import MAX_URL, HttpSource
 
 __all__ = ["MAX_PEERS", "add_peers", "known_peers"]
 
 MAX_PEERS = 64
-MAX_LINE = 2048
+MAX_LINE = MAX_URL + 1
 
 
-def known_peers(home: Home) -> list[str]:
-    """Return the peers that were recorded; lines that are not addresses are passed over."""
+def known_peers(home: Home, note: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Return the peers that were recorded; lines that are not addresses are passed over, and said to `note`."""
     try:
         with (home.root / "peers").open("rb") as file:
             lines = file.read(MAX_PEERS * MAX_LINE).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
     peers = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             peers.append(HttpSource.parse(line.strip()).url)
-        except UsageError:
-            continue
+        except UsageError as error:
+            note(f"{home.root / 'peers'}, line {number}, is passed over: {error}")
     return peers[:MAX_PEERS]
 
 

@@ -121,7 +121,11 @@ def _ask_witnesses(
     threads = []
     for witness in policy.witnesses:
         if (source := witness_source(witness)) is not None:
-            asked[witness.key] = source.connect()
+            try:
+                asked[witness.key] = source.connect()
+            except ModelnetError as error:
+                refused.append(error)
+                continue
             what = (witness.key, asked[witness.key])
             # Daemons, which nobody waits for longer: a name server or a firewall may keep one busy.
             threads.append(Thread(target=run, args=what, name="modelnet-cosign", daemon=True))

@@ -159,16 +159,17 @@ def sync(
 
     store = open_store()
     replicas = Replicas(store)
-    taken = [_take(replicas, path) for path in file or ()]
     pids = [resolve_publisher(store, one) for one in publisher or ()] or [row.pid for row in replicas.publishers()]
-    peers = peer or known_peers(store.home)
+    peers = peer or known_peers(store.home, output.note)
+    asked = [HttpSource.parse(url) for url in dict.fromkeys(peers)]  # a mistyped one before anything is done
+    taken = [_take(replicas, path) for path in file or ()]
     if not peers and not taken:
         raise UsageError("there is nobody to ask", rule="sources", hint="name a node with --peer URL")
     found: list[dict[str, Any]] = []
     failure: ModelnetError | None = None
     with output.bars() as bars:
         for pid in pids if peers else ():
-            fetcher = Fetcher([HttpSource.parse(url) for url in peers], bars)
+            fetcher = Fetcher(asked, bars)
             try:
                 report = bring(replicas, pid, fetcher)
                 found.append({
@@ -234,7 +235,7 @@ def audit(output: Output, publisher: Who, peer: Peers = None) -> None:
     if problems:
         first = problems[0]
         raise IntegrityError(first.message, rule=first.rule, path=first.path, hint="run `modelnet sync` to mend it")
-    heard = _elsewhere(gate, pid, peer or known_peers(gate.store.home))
+    heard = _elsewhere(gate, pid, peer or known_peers(gate.store.home, output.note))
     agree = [one for one in heard if one.size is not None and one.error is None]
     standing = gate.replicas.standing(pid)
     if standing.quarantined:

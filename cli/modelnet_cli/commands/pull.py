@@ -38,7 +38,7 @@ def pull(
     from modelnet.stores.home import Home
     from modelnet.stores.peers import known_peers
 
-    nodes = peer or known_peers(Home.find())
+    nodes = peer or known_peers(Home.find(), output.note)
     try:
         with output.bars() as bars:
             got = bring(
