@@ -14,9 +14,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from modelnet.arguments import given_path, given_texts
 from modelnet.checking import CORES, check_chunks, open_file
 from modelnet.core.cid import BLAKE3, RAW, Cid
 from modelnet.core.filetree import FileTree
@@ -24,8 +25,16 @@ from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
 from modelnet.core.names import parse_reference
 from modelnet.core.release import Release
 from modelnet.core.transfer import Transfer
-from modelnet.destination import check_empty, check_space, complete, holds
-from modelnet.errors import UsageError
+from modelnet.destination import (
+    check_empty,
+    check_replaceable,
+    check_space,
+    chosen_folder,
+    complete,
+    destination_of,
+    holds,
+    partial_root,
+)
 from modelnet.fetching import Fetcher, SourceReport
 from modelnet.gate import Gate, Knowledge, Trusted
 from modelnet.lockfile import Lock
@@ -37,12 +46,12 @@ from modelnet.stores.home import Home
 from modelnet.stores.http import HttpSource, check_size
 from modelnet.stores.index import FileStat, ReleaseRow
 from modelnet.stores.local import ChunkReader, open_store
+from modelnet.stores.placements import add_placed
 from modelnet.unfolding import unfold
 from modelnet.wording import printable, size_text
 
 __all__ = ["Plan", "Pulled", "pull"]
 
-SHOWN = 50  # characters of a folder's name that its partial's name repeats; with the mark below 255 bytes
 HELD_MOST = 64 * 1024 * 1024  # bytes of headers that are kept until they are written; more is read again
 
 
@@ -82,10 +91,10 @@ class Pulled:
 def pull(
     reference: str,
     *,
-    peers: Sequence[str] = (),
+    peers: str | Sequence[str] = (),
     to: str | os.PathLike[str] | None = None,
-    only: Sequence[str] = (),
-    tensors: Sequence[str] = (),
+    only: str | Sequence[str] = (),
+    tensors: str | Sequence[str] = (),
     dry_run: bool = False,
     lock: str | os.PathLike[str] | None = None,
     update: bool = False,
@@ -111,15 +120,17 @@ def pull(
     is kept).
     """
     asked = parse_reference(reference)
-    locked = Lock.load(lock) if lock is not None else None
+    destination = None if to is None else chosen_folder(to)
+    only, tensors = given_texts(only, "globs of files"), given_texts(tensors, "globs of tensors")
+    locked = Lock.load(given_path(lock, "lock file")) if lock is not None else None
     wanted = (locked.find(asked) if locked is not None and not update else None) or asked
-    sources = [HttpSource.parse(peer) for peer in dict.fromkeys(peers)]
+    sources = [HttpSource.parse(peer) for peer in dict.fromkeys(given_texts(peers, "peers"))]
     store = open_store(home)
     gate = Gate.open(store, accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict)
     fetcher = Fetcher(sources, progress)
     try:
         pulled = _Pull(gate, fetcher, progress).run(
-            resolve(gate, fetcher, wanted), to=to, only=only, tensors=tensors, dry_run=dry_run
+            resolve(gate, fetcher, wanted), to=destination, only=only, tensors=tensors, dry_run=dry_run
         )
     finally:
         fetcher.close()
@@ -150,18 +161,17 @@ class _Pull:
         self.held: OrderedDict[bytes, bytes] = OrderedDict()  # chunks that came before the plan, by digest
 
     def run(
-        self, trusted: Trusted, *, to: str | os.PathLike[str] | None, only: Sequence[str], tensors: Sequence[str],
-        dry_run: bool,
-    ) -> Pulled:  # fmt: skip
+        self, trusted: Trusted, *, to: Path | None, only: Sequence[str], tensors: Sequence[str], dry_run: bool
+    ) -> Pulled:
         release = trusted.release
         for warning in trusted.warnings:
             self.progress.note(printable(warning))
         manifest = self._manifest(release)
         self.gate.check_files(trusted, manifest)
-        destination, ours = self._destination(release, to)
+        destination, ours = destination_of(self.store, release, to)
         self._choose(manifest, only, tensors)
         entries = tuple(tree.entry for tree in self.trees)
-        partial = Partial(self._partial_root(release, destination), self.trees, self.store.index)
+        partial = Partial(partial_root(self.store.home, release, destination), self.trees, self.store.index)
         with ThreadPoolExecutor(CORES) as pool:
             if self._intact(destination, pool):
                 if not dry_run:
@@ -175,6 +185,7 @@ class _Pull:
                 partial = Partial(self.store.home.partial(release.manifest), self.trees, self.store.index)
             elif not ours:
                 check_empty(destination, partial.root)
+            check_replaceable(self.store, destination, partial.root, self.trees, pool)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
                 return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary())
@@ -191,6 +202,8 @@ class _Pull:
                 partial.flush()
                 # A revocation that came meanwhile finds nothing at the destination.
                 self.gate.recheck(trusted, manifest)
+                # Once more: somebody may have worked there meanwhile.
+                check_replaceable(self.store, destination, partial.root, self.trees, pool)
                 moves = partial.finish(destination)
                 self._record(release, manifest, destination, moves)
             finally:
@@ -244,40 +257,6 @@ class _Pull:
             manifest = release.open(block)
         self.blocks[release.manifest] = block
         return manifest
-
-    def _destination(self, release: Release, to: str | os.PathLike[str] | None) -> tuple[Path, bool]:
-        """Return where the files belong, and whether what lies there now is ours to mend."""
-        rows = self.store.index.releases(release.pid, release.name)
-        row = next((row for row in rows if row.version == release.version and row.manifest == release.manifest), None)
-        if to is not None:
-            if not os.fspath(to):
-                raise UsageError(
-                    "there is no folder to put the files in", rule="destination", hint="give one with --to"
-                )
-            destination = Path(os.path.abspath(Path(to).expanduser()))  # noqa: PTH100  (links in it are the user's)
-            return destination, self._placed_by_us(release, destination)
-        if row is not None and not row.in_place:
-            return row.path, True
-        if row is not None:
-            return row.path, False  # the publisher's own folder: used while it is whole, never written to
-        return self.store.home.release(release.pid, release.name, release.version), True
-
-    def _placed_by_us(self, release: Release, destination: Path) -> bool:
-        """Tell whether an earlier pull of this release put files into `destination`; no publisher's folder counts."""
-        if any(row.path == destination and row.in_place for row in self.store.index.releases()):
-            return False
-        block = self.store.block(release.manifest)
-        files = Manifest.parse(block).files if block is not None else ()
-        return any(self.store.index.file(str(destination / entry.path)) is not None for entry in files)
-
-    def _partial_root(self, release: Release, destination: Path) -> Path:
-        """Return the folder to write into: in the store, or where a rename within one disk ends the pull."""
-        if destination.is_relative_to(self.store.home.models):
-            return self.store.home.partial(release.manifest)
-        mark = f".{release.manifest.digest.hex()[:16]}.modelnet"
-        beside = destination.with_name(f".{destination.name[:SHOWN]}{mark}")
-        # A folder that is there may be the root of a disk or where a shell stands: it is filled, not replaced.
-        return destination / mark if destination.is_dir() and not beside.exists() else beside
 
     def _intact(self, folder: Path, pool: ThreadPoolExecutor) -> bool:
         """Tell whether all that is asked for lies in `folder`."""
@@ -444,20 +423,22 @@ class _Pull:
             return
         whole = self._is_complete(manifest, destination)
         layout = "store" if destination.is_relative_to(self.store.home.models) else "placed"
+        placed = ReleaseRow(
+            release.pid, release.name, release.version, release.manifest, release.envelope.encoded,
+            destination, layout if whole else "part", time.time(),
+        )  # fmt: skip
         elsewhere = row is not None and row.manifest == release.manifest and row.path != destination
+        chosen = placed
         if row is not None and elsewhere and (row.layout == "store" or not whole) and complete(row, manifest):
             # A complete copy that nobody removed stays the one that the release points to; this is one more beside it.
-            destination, layout, whole = row.path, row.layout, True
+            chosen = replace(placed, path=row.path, layout=row.layout)
         with self.store.index.transaction():
             self.store.index.move_files((str(before), str(after)) for before, after in moves)
             # Once more: a collection of garbage meanwhile saw no release that reaches them.
             self.store.index.add_blocks(self.blocks.items())
-            self.store.index.add_release(
-                ReleaseRow(
-                    release.pid, release.name, release.version, release.manifest, release.envelope.encoded,
-                    destination, layout if whole else "part", time.time(),
-                )
-            )  # fmt: skip
+            self.store.index.add_release(chosen)
+            if layout != "store":
+                add_placed(self.store.index, placed)
 
     def _is_complete(self, manifest: Manifest, folder: Path) -> bool:
         """Tell whether every file of the release is in `folder` with every chunk: this pull's, and what was before."""

@@ -31,6 +31,7 @@ from modelnet.signed import find_row, identify, open_manifest
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, Index, ReleaseRow
 from modelnet.stores.local import ChunkReader, LocalStore, open_store
+from modelnet.stores.placements import forget_placed, read_placed
 
 __all__ = ["Freed", "Problem", "fsck", "gc", "remove"]
 
@@ -102,6 +103,7 @@ def gc(*, dry_run: bool = False, grace_s: float = GRACE_S, home: str | os.PathLi
         if not dry_run:
             store.index.remove_files(gone)
             store.index.remove_blocks(blocks)
+            forget_placed(store.index, _unplaced(store))
     if gone:
         items.append(f"references into {len(gone)} files that are gone")
     if blocks:
@@ -151,6 +153,16 @@ def _orphans(store: LocalStore) -> Iterator[Path]:
 def _busy(folder: Path) -> bool:
     with unused(folder) as idle:
         return not idle
+
+
+def _unplaced(store: LocalStore) -> list[Path]:
+    """Return the folders that were placed and are gone, or are of a release that was let go of."""
+    here = {(row.pid, row.name, row.version, row.manifest) for row in store.index.releases()}
+    return [
+        row.path
+        for row in read_placed(store.index)
+        if (row.pid, row.name, row.version, row.manifest) not in here or not row.path.is_dir()
+    ]
 
 
 def _unreachable(store: LocalStore) -> list[bytes]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from modelnet.arguments import given_path
 from modelnet.checking import CORES, verify_file
 from modelnet.core.manifest import FileEntry, Manifest
 from modelnet.core.paths import SKIPPED
@@ -24,10 +25,10 @@ from modelnet.signed import identify, open_manifest
 from modelnet.stores.home import Home
 from modelnet.stores.index import ReleaseRow
 from modelnet.stores.local import LocalStore, open_store
+from modelnet.stores.placements import read_placed
 
 __all__ = ["Verified", "verify"]
 
-MAX_TARGET = 4095  # bytes; PATH_MAX of Linux
 FILES_AT_ONCE = 2  # the next file's chunk list is read while one is hashed
 
 
@@ -77,14 +78,10 @@ def verify(
     Raises `IntegrityError` with file, offset, wanted and found at the first difference, also for a file too many;
     also for one too few; `TrustError` when no known release covers the path, or the gate refuses it.
     """
+    path = given_path(target, "folder, file or reference to verify")
     text = os.fspath(target)
-    if not isinstance(text, str) or not text:
-        raise UsageError("there is nothing to verify", rule="path", hint="give a folder, a file, or a reference")
     store = open_store(home)
     gate = Gate.open(store, accept_stale=accept_stale, offline_pinned=offline_pinned, strict=strict)
-    path = Path(text)
-    if len(os.fsencode(path)) > MAX_TARGET:
-        raise UsageError("the path is too long", rule="path", wanted=f"at most {MAX_TARGET} bytes", got=len(text))
     if not text.startswith("modelnet:") and (path.exists() or path.is_symlink()):
         row, base, entries = _cover(gate, path)
         trusted = gate.admit(row)
@@ -142,10 +139,12 @@ def _cover(gate: Gate, path: Path) -> tuple[ReleaseRow, Path, list[FileEntry] | 
     # What no log knows is no release: a publication that was broken off, or what a recovery dropped.
     store = gate.store
     rows = [row for row in store.index.releases() if gate.is_logged(row)]
-    for row in reversed(rows):
+    placed = [row for row in read_placed(store.index) if gate.is_logged(row)]
+    latest = sorted([*placed, *rows], key=lambda row: row.added, reverse=True)
+    for row in latest:
         if row.path == absolute and row.layout != "file":
             return row, absolute, None
-    for row in reversed(rows):
+    for row in latest:
         if absolute.is_relative_to(row.path) and absolute.is_file():
             name = absolute.relative_to(row.path).as_posix()
             manifest = open_manifest(store, identify(store, row))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from modelnet.arguments import given_path
 from modelnet.core.cid import Cid
 
 __all__ = ["Home"]
@@ -31,7 +32,7 @@ class Home:
     def find(cls, home: Path | str | None = None) -> Self:
         """Return `home`, or what `$MODELNET_HOME` says, or the platform's default."""
         if home is not None:
-            return cls(Path(home).expanduser().absolute())
+            return cls(given_path(home, "home").expanduser().absolute())
         if chosen := os.environ.get("MODELNET_HOME"):
             return cls(Path(chosen).expanduser().absolute())
         if sys.platform == "darwin":
@@ -39,6 +40,10 @@ class Home:
         if sys.platform == "win32":
             return cls(Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "modelnet")
         return cls(Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "modelnet")
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether `path` is in the home or is it, whatever links lead there."""
+        return path.resolve().is_relative_to(self.root.resolve())
 
     @property
     def index(self) -> Path:

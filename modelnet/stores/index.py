@@ -7,6 +7,7 @@
     chunk     (digest, file, offset, size)              references into them; many for one digest are fine
     partial   (path, manifest, seen)                    pulls that were begun and not finished
     log…      (modelnet.stores.logindex)                what publishers' logs say
+    placed    (modelnet.stores.placements)              where pulls put files at a user's wish
 
 Nothing in the index is trusted: what is read through it is hashed, and a release is what its envelope says, verified
 again each time (`modelnet.gate`). A wrong row makes something missing, never wrong.
@@ -29,10 +30,11 @@ from pathlib import Path
 from modelnet.core.cid import Cid
 from modelnet.errors import MalformedError, UnavailableError
 from modelnet.stores.logindex import LOG_SCHEMA
+from modelnet.stores.placements import PLACED_SCHEMA
 
 __all__ = ["FileStat", "Index", "Location", "ReleaseRow"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDER = range(SCHEMA_VERSION)
 BUSY_TIMEOUT_S = 30.0  # writers take turns; each transaction is short
 ROWS = 200  # inserted by one statement: 800 variables
@@ -180,7 +182,7 @@ class Index:
             connection.execute("BEGIN IMMEDIATE")
             found = connection.execute("PRAGMA user_version").fetchone()[0]
             # What each version added, in order: a store that an older one wrote keeps its rows.
-            for added in (SCHEMA, LOG_SCHEMA)[found:] if found in OLDER else ():
+            for added in (SCHEMA, LOG_SCHEMA, PLACED_SCHEMA)[found:] if found in OLDER else ():
                 for statement in added.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -424,11 +426,15 @@ class Index:
 
     def releases(self, pid: str | None = None, name: str | None = None) -> list[ReleaseRow]:
         """Return the releases here, in the order they came."""
-        rows = self.rows(
+        return self.release_rows(
             "SELECT pid, name, version, manifest, envelope, path, layout, added FROM release "
             "WHERE (?1 IS NULL OR pid = ?1) AND (?2 IS NULL OR name = ?2) ORDER BY added, rowid",
             (pid, name),
         )
+
+    def release_rows(self, sql: str, values: Sequence[object] = ()) -> list[ReleaseRow]:
+        """Return what a statement reads that selects the fields of `ReleaseRow`, in their order."""
+        rows = self.rows(sql, values)
         return [
             ReleaseRow(
                 str(row[0]), str(row[1]), str(row[2]), _cid(row[3]), _blob(row[4]),

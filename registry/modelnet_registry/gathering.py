@@ -100,7 +100,7 @@ def _walk(folder: Path, prefix: str, found: Found) -> None:
 def _check_apart(base: Path, home: Home) -> None:
     """Raise for what is, holds or lies in `home`, or lies in another one; links on the way do not hide it."""
     real, root = base.resolve(), home.root.resolve()
-    if real == root or real.is_relative_to(root) or root.is_relative_to(real):
+    if home.holds(real) or root.is_relative_to(real):
         raise _private(base, home.root)
     for folder in [real, *real.parents]:
         if _is_home(folder, [name for name in ("keys", home.index.name) if (folder / name).exists()]):

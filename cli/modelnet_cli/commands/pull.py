@@ -21,7 +21,9 @@ def pull(
     from_: Annotated[
         list[str] | None, typer.Option("--from", metavar="SOURCE", help="Also from kubo[=GATEWAY]; may be repeated.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder to put the files in; it must be new.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="FOLDER", help="Folder to put the files in; it must be new.")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Only files that match this glob.")] = None,
     tensors: Annotated[
         list[str] | None, typer.Option("--tensors", help="Only tensors that match this glob, in files that have any.")
