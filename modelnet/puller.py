@@ -41,7 +41,7 @@ from modelnet.lockfile import Lock
 from modelnet.partial import Partial
 from modelnet.progress import SILENT, Progress
 from modelnet.resolve import resolve
-from modelnet.selection import select_files, select_tensors
+from modelnet.selection import select_files, select_tensors, select_variant
 from modelnet.stores.home import Home
 from modelnet.stores.http import HttpSource, check_size
 from modelnet.stores.index import FileStat, ReleaseRow
@@ -76,6 +76,7 @@ class Pulled:
     path: Path
     plan: Plan
     sources: tuple[SourceReport, ...] = ()
+    variant: str | None = None
 
     @property
     def release(self) -> Release:
@@ -95,6 +96,7 @@ def pull(
     to: str | os.PathLike[str] | None = None,
     only: str | Sequence[str] = (),
     tensors: str | Sequence[str] = (),
+    variant: str | None = None,
     dry_run: bool = False,
     lock: str | os.PathLike[str] | None = None,
     update: bool = False,
@@ -109,8 +111,9 @@ def pull(
     `reference` is a locator or `publisher/name[@version]`. `peers` are addresses of nodes or trustless gateways; the
     chunks of one file come from all of them at once. Files go to `to`, else into the store. `only` keeps files that
     match one of its globs, `tensors` those tensors (with the headers that say where they are): such a file has its full
-    size and holes where the rest belongs. Chunks that are in any file known here are reused. `dry_run` stops after the
-    plan.
+    size and holes where the rest belongs. `variant` keeps the files of one variant and those that belong to none;
+    `auto` takes the finest that fits into the memory that is free. Chunks that are in any file known here are reused.
+    `dry_run` stops after the plan.
 
     `lock` is a lock file: a name in it means what it is locked to, and one that is not gets locked; `update` moves it.
     `accept_stale`, `offline_pinned` and `strict` are those of `modelnet.policies`, for this one pull.
@@ -130,13 +133,22 @@ def pull(
     fetcher = Fetcher(sources, progress)
     try:
         pulled = _Pull(gate, fetcher, progress).run(
-            resolve(gate, fetcher, wanted), to=destination, only=only, tensors=tensors, dry_run=dry_run
+            resolve(gate, fetcher, wanted), _Choice(only, tensors, variant), to=destination, dry_run=dry_run
         )
     finally:
         fetcher.close()
     if locked is not None and not dry_run:
         locked.save(asked, pulled.trusted.locator)
     return pulled
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What of a release is asked for: everything, unless one of these is given."""
+
+    only: Sequence[str]
+    tensors: Sequence[str]
+    variant: str | None
 
 
 @dataclass(slots=True)
@@ -160,16 +172,16 @@ class _Pull:
         self.wanted: list[Sequence[int]] = []  # … and the chunks of each, in order: all, unless tensors are asked for
         self.held: OrderedDict[bytes, bytes] = OrderedDict()  # chunks that came before the plan, by digest
 
-    def run(
-        self, trusted: Trusted, *, to: Path | None, only: Sequence[str], tensors: Sequence[str], dry_run: bool
-    ) -> Pulled:
+    def run(self, trusted: Trusted, choice: _Choice, *, to: Path | None, dry_run: bool) -> Pulled:
         release = trusted.release
         for warning in trusted.warnings:
             self.progress.note(printable(warning))
         manifest = self._manifest(release)
         self.gate.check_files(trusted, manifest)
         destination, ours = destination_of(self.store, release, to)
-        self._choose(manifest, only, tensors)
+        variant = select_variant(manifest, choice.variant)
+        name = variant.name if variant is not None else None
+        self._choose(manifest, select_files(manifest, choice.only, variant), choice.tensors)
         entries = tuple(tree.entry for tree in self.trees)
         partial = Partial(partial_root(self.store.home, release, destination), self.trees, self.store.index)
         with ThreadPoolExecutor(CORES) as pool:
@@ -179,7 +191,7 @@ class _Pull:
                     self._record(release, manifest, destination)
                     self._tidy(release, partial)
                 plan = Plan(self._total, self._total, 0, 0)
-                return Pulled(trusted, manifest, entries, destination, plan, self.fetcher.summary())
+                return Pulled(trusted, manifest, entries, destination, plan, self.fetcher.summary(), name)
             if not ours and to is None:
                 destination = self.store.home.release(release.pid, release.name, release.version)
                 partial = Partial(self.store.home.partial(release.manifest), self.trees, self.store.index)
@@ -188,7 +200,7 @@ class _Pull:
             check_replaceable(self.store, destination, partial.root, self.trees, pool)
             if dry_run:
                 work = self._plan(release, partial, destination, pool)
-                return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary())
+                return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary(), name)
             self.store.index.keep_reserve()
             partial.open()
             try:
@@ -209,16 +221,16 @@ class _Pull:
             finally:
                 partial.close()
         partial.discard()
-        return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary())
+        return Pulled(trusted, manifest, entries, destination, work.plan, self.fetcher.summary(), name)
 
     @property
     def _total(self) -> int:
         """Bytes that are asked for."""
         return sum(_size(tree, chunks) for tree, chunks in zip(self.trees, self.wanted, strict=True))
 
-    def _choose(self, manifest: Manifest, only: Sequence[str], tensors: Sequence[str]) -> None:
-        """Set which files are pulled, and which chunks of them."""
-        unfolded = unfold(self.store, self.fetcher, manifest, select_files(manifest, only))
+    def _choose(self, manifest: Manifest, entries: Sequence[FileEntry], tensors: Sequence[str]) -> None:
+        """Set that these files are pulled, and which chunks of them."""
+        unfolded = unfold(self.store, self.fetcher, manifest, entries)
         self.blocks |= unfolded.blocks
         self.trees = unfolded.trees
         self.wanted = [range(len(tree)) for tree in self.trees]

@@ -11,16 +11,18 @@ absent, and a loader that meets it refuses.
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from modelnet.core.filetree import FileTree
 from modelnet.core.manifest import FileEntry, Manifest
+from modelnet.core.variants import AUTO, Variant, choose, files_of
 from modelnet.errors import MalformedError, UsageError
 from modelnet.formats import READERS, onnx
 from modelnet.formats.layout import Layout, Span, SpanKind, cover
 
-__all__ = ["ChunkSource", "select_files", "select_tensors"]
+__all__ = ["ChunkSource", "available_memory", "select_files", "select_tensors", "select_variant"]
 
 SHOWN = 8  # names in an error
 Chunks = Callable[[FileTree, Sequence[int]], Mapping[int, bytes]]
@@ -54,10 +56,23 @@ class ChunkSource:
         return b"".join(content[index] for index in indexes)[begin : begin + length]
 
 
-def select_files(manifest: Manifest, only: Sequence[str]) -> list[FileEntry]:
-    """Return the files that match one of the globs `only`, all of them without any; raise `UsageError` for none."""
+def select_variant(manifest: Manifest, wanted: str | None) -> Variant | None:
+    """Return the variant that is asked for, None for all files; raises what `modelnet.core.variants.choose` raises."""
+    if wanted is None:
+        return None
+    return choose(manifest.variants, wanted, available_memory() if wanted == AUTO else None)
+
+
+def select_files(manifest: Manifest, only: Sequence[str], variant: Variant | None = None) -> list[FileEntry]:
+    """Return the files of a variant (all without one) that match one of the globs `only` (all without any).
+
+    Raises `UsageError` where that is none.
+    """
+    kept = set(files_of(variant, manifest.variants if variant else (), [entry.path for entry in manifest.files]))
     entries = [
-        entry for entry in manifest.files if not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only)
+        entry
+        for entry in manifest.files
+        if entry.path in kept and (not only or any(fnmatch.fnmatchcase(entry.path, glob) for glob in only))
     ]
     if not entries:
         raise UsageError(
@@ -65,6 +80,20 @@ def select_files(manifest: Manifest, only: Sequence[str]) -> list[FileEntry]:
             hint="its files: " + ", ".join(entry.path for entry in manifest.files[:SHOWN]),
         )  # fmt: skip
     return entries
+
+
+def available_memory() -> int | None:
+    """Return how many bytes a model may take here: three quarters of what is free; None where that is not told."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024 * 3 // 4
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # what is free is not told
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def select_tensors(trees: Sequence[FileTree], globs: Sequence[str], chunks: Chunks) -> list[set[int] | None]:

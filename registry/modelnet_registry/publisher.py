@@ -45,6 +45,7 @@ from modelnet.stores.keyring import Keyring
 from modelnet.stores.local import LocalStore, open_store
 from modelnet_registry.gathering import Found, gather
 from modelnet_registry.log.own import open_log, own_keyring, own_pid
+from modelnet_registry.variants import described
 
 __all__ = ["RELATIONS", "ChunkCount", "Publication", "publish", "signers_of"]
 
@@ -91,6 +92,7 @@ def publish(
     derived_from: str | None = None,
     relation: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    variants: Mapping[str, str | Sequence[str]] | None = None,
     publisher: str | None = None,
     passphrase: str | None = None,
     key_files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
@@ -102,9 +104,10 @@ def publish(
 
     The files are referenced where they are and must stay there to be served. `derived_from` is a reference to a release
     in this store and `relation` one of finetune, adapter, merge, quantized. `metadata` holds small free text such as
-    license or description. `publisher` chooses among several identities; `passphrase` unlocks its keys, and those in
-    `key_files`, kept elsewhere. `check_manifest` is told the manifest's size in bytes before anything is signed, and
-    refuses by raising: not every place that it may go to takes every size.
+    license or description. `variants` gives the globs of files that stand for each other, by the name of the variant;
+    who pulls may take one of them. `publisher` chooses among several identities; `passphrase` unlocks its keys, and
+    those in `key_files`, kept elsewhere. `check_manifest` is told the manifest's size in bytes before anything is
+    signed, and refuses by raising: not every place that it may go to takes every size.
 
     Raises `UsageError` for a name, version, path or file that cannot be published, `IntegrityError` when a file changes
     meanwhile, `TrustError` when the log must not be written (rule `fork`, `quarantined` or `closed`),
@@ -136,6 +139,10 @@ def publish(
         ((file.entry.path, file.child) for file in hashed), lambda cid, block: blocks.append((cid, block))
     )
     extra: dict[str, Any] = {"metadata": dict(metadata)} if metadata else {}
+    if variants:
+        extra["variants"] = described(
+            {variant: given_texts(globs, "globs of files") for variant, globs in variants.items()}, hashed
+        )
     if lineage is not None:
         extra["derived_from"] = [lineage]
     if parents := _parents(state, name, version):

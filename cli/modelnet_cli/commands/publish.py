@@ -26,6 +26,10 @@ def publish(
         str | None, typer.Option("--derived-from", help="Release that this one is made of.")
     ] = None,
     relation: Annotated[str | None, typer.Option("--relation", help="finetune, adapter, merge or quantized.")] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", metavar="NAME=GLOB", help="Files that stand for each other, e.g. q4='*Q4*.gguf'."),
+    ] = None,
     license_: Annotated[str | None, typer.Option("--license", help="SPDX identifier of the licence.")] = None,
     description: Annotated[str | None, typer.Option("--description", help="One sentence about the model.")] = None,
     publisher: PublisherName = None,
@@ -40,6 +44,7 @@ def publish(
     from modelnet.ipfs.fleet import TooFewPinsError, check_manifest
     from modelnet.stores.local import open_store
     from modelnet_registry.publisher import publish as make
+    from modelnet_registry.variants import parse_variant
 
     targets = ready_targets(pin or [])
     metadata = {key: value for key, value in (("license", license_), ("description", description)) if value}
@@ -47,7 +52,7 @@ def publish(
     with output.bars() as bars:
         made = make(
             path, name=name, version=version, channels=channel or (), plan=plan, derived_from=derived_from,
-            relation=relation, metadata=metadata, progress=bars,
+            relation=relation, metadata=metadata, variants=dict(map(parse_variant, variant or ())), progress=bars,
             check_manifest=check_manifest if targets else lambda _: None, **terms,
         )  # fmt: skip
     for skipped in made.skipped:

@@ -28,6 +28,9 @@ def pull(
     tensors: Annotated[
         list[str] | None, typer.Option("--tensors", help="Only tensors that match this glob, in files that have any.")
     ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", metavar="ID|auto", help="Only this variant; auto: the finest that fits.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and stop.")] = False,
     lock: Annotated[Path | None, typer.Option("--lock", help="Lock file to obey and to write.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Move the lock to what is offered now.")] = False,
@@ -45,8 +48,8 @@ def pull(
         with output.bars() as bars:
             got = bring(
                 ref, peers=[*nodes, *map(_source, from_ or ())], to=to, only=only or (), tensors=tensors or (),
-                dry_run=dry_run, lock=lock, update=update, accept_stale=accept_stale, offline_pinned=offline_pinned,
-                strict=strict, progress=bars,
+                variant=variant, dry_run=dry_run, lock=lock, update=update, accept_stale=accept_stale,
+                offline_pinned=offline_pinned, strict=strict, progress=bars,
             )  # fmt: skip
     except UnavailableError as error:
         if from_ and not nodes and error.rule == "sources":
@@ -61,6 +64,7 @@ def pull(
             "path": str(got.path),
             "bytes": {"total": plan.total, "fetched": plan.fetched, "reused": plan.reused, "present": plan.present},
             "files": [entry.path for entry in got.files],
+            "variant": got.variant,
             "sources": [
                 {"source": report.source, "bytes": report.bytes, "state": report.state, "reason": report.reason or None}
                 for report in got.sources
