@@ -12,7 +12,7 @@ import modelnet
 from modelnet.replica import Replicas
 from modelnet_registry.gossip.helping import Help
 from modelnet_registry.gossip.holding import Allowance, Holding
-from modelnet_registry.gossip.members import GONE, Members
+from modelnet_registry.gossip.members import FROM_ONE, FROM_RANGE, GONE, MAX_MEMBERS, MAX_SPACE, Members
 from modelnet_registry.gossip.messages import MemberLine
 from tests.gossip.nodes import Node, eventually, running
 
@@ -84,21 +84,42 @@ def test_what_an_operator_allows() -> None:
 def test_members_come_and_go() -> None:
     """A beat that grows keeps a member, one that does not loses it; nobody speaks for us, nor from the future."""
     table = Members("http://10.0.0.1:1", 1.0)
-    other = "http://10.0.0.2:1"
-    table.hear(
-        [MemberLine(other, 5, 100), MemberLine(table.own, 9, 100), MemberLine("http://10.0.0.3:1", 5, 10**9)], 0.0, 100
-    )
-    assert table.alive(1.0) == {other: 5}
-    table.hear([MemberLine(other, 6, 100)], GONE - 1, 110)
-    assert table.alive(GONE) == {}
-    table.hear([MemberLine(other, 6, 120)], GONE, 120)
+    other, ahead, by = "http://10.0.0.2:1", "http://10.0.0.3:1", "10.0.0.9"
+    lines = [MemberLine(other, 5, 100), MemberLine(table.own, 9, 100), MemberLine(ahead, 5, 10**9)]
+    table.hear(lines, 0.0, 100, by)
+    assert table.alive(1.0) == {other: 5, ahead: 5}
+    table.hear([MemberLine(other, 6, 100), MemberLine(ahead, 7, 101)], GONE - 1, 110, by)
+    assert table.alive(GONE) == {ahead: 7}
+    table.hear([MemberLine(other, 6, 120)], GONE, 120, by)
+    table.hear([], 3 * GONE, 120, by)
+    table = Members("http://10.0.0.1:1", 1.0)
+    table.hear([MemberLine(other, 6, 120)], GONE, 120, by)
     assert table.alive(GONE) == {other: 6}
     table.space = 3
     assert set(table.tell(4, Random(1), GONE, 120)) == {MemberLine(table.own, 3, 120), MemberLine(other, 6, 120)}
-    table.hear([MemberLine(f"http://10.1.{n >> 8}.{n & 255}:1", 1, 1) for n in range(5000)], GONE, 120)
-    assert len(table) == 1024
-    table.hear([MemberLine("http://10.9.9.9:1", 1, 200)], 3 * GONE, 200)
+    table.hear([MemberLine("http://10.9.9.9:1", 1, 200)], 3 * GONE, 200, by)
     assert table.alive(3 * GONE) == {"http://10.9.9.9:1": 1, table.own: 3}
+
+
+def test_a_flood_of_members_takes_few_places() -> None:
+    """One teller and one range place so many; what a member offers is capped; no line of the wrong kind comes in."""
+    table = Members("http://10.0.0.1:1", 1.0)
+    table.hear([MemberLine(f"http://66.1.{n >> 8}.{n & 255}:1", 1 << 50, 1) for n in range(5000)], 0.0, 9, "66.1.0.1")
+    assert len(table) == FROM_ONE
+    assert set(table.alive(0.0).values()) == {MAX_SPACE}
+    for teller in range(100):
+        lines = [MemberLine(f"http://66.1.{teller}.{n}:1", 1, 1) for n in range(FROM_ONE)]
+        table.hear(lines, 0.0, 9, f"66.1.{teller}.9")
+    assert len(table) == FROM_RANGE
+    for teller in range(100):
+        lines = [MemberLine(f"http://{70 + teller}.1.0.{n}:1", 1, 1) for n in range(FROM_ONE)]
+        table.hear(lines, 0.0, 9, f"{70 + teller}.1.0.9")
+    assert len(table) == MAX_MEMBERS
+    table.hear([MemberLine("http://10.9.9.9:1", 1, 1)], 0.0, 9, "10.9.9.9")
+    assert "http://10.9.9.9:1" in table.alive(0.0)
+    strange = ["http://x:99999", "http://10.2.0.1:1/path", "http://a..b", "http://127.0.0.1:1", "http://2130706433:1"]
+    table.hear([MemberLine(url, 1, 1) for url in strange], 0.0, 9, "10.2.0.1")
+    assert not {url for url in table.alive(0.0) if url in strange or "127.0.0.1" in url}
 
 
 def holders(nodes: list[Node]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +13,19 @@ import pytest
 
 from modelnet.core.entries import sign_event
 from modelnet.core.evidence import Evidence
-from modelnet_registry.gossip.messages import MAX_BATCH, Negative, Rumour, encode_batch
+from modelnet_registry.gossip.messages import (
+    Head,
+    HeadLine,
+    Heads,
+    MemberLine,
+    Members,
+    Message,
+    Negative,
+    Peers,
+    Rumour,
+    Want,
+    encode_batch,
+)
 from tests.core.logs import Log, digests, key
 from tests.gossip.hostile import hostiles
 from tests.gossip.nodes import eventually, running
@@ -119,27 +132,50 @@ def resident(pid: int) -> int:
     raise AssertionError("no VmHWM")
 
 
+def forgeries(log: Log, number: int) -> list[Message]:
+    """Return forged revocations and rumours of strangers: nearly as many as a batch holds."""
+    strange = "".join(chr(97 + (number >> shift) % 16) for shift in range(52))
+    items: list[Message] = [Negative(log.pid, b'{"%d": %d}' % (number, n) + bytes(2000)) for n in range(60)]
+    return [*items, *(Rumour(Negative(strange, b"%d" % n * 500)) for n in range(40))]
+
+
+def demands(log: Log, number: int) -> list[Message]:
+    """Return a small batch that asks for 256 times as much as an answer holds, in one way or another."""
+    origin = f"modelnet.alt/p/{log.pid}"  # not `log.state`, which would fold the log again
+    runs = tuple((origin, 0 if number % 2 else n % 200, 256) for n in range(256))
+    return [Want(entries=runs, proofs=tuple((origin, first + 1, last) for _, first, last in runs))]
+
+
+def names(log: Log, number: int) -> list[Message]:
+    """Return addresses, members and heads that nobody has heard of, as many as the messages hold."""
+    lines = [MemberLine(f"http://127.0.{number % 256}.{n}:{number + 1}", 1 << 50, number) for n in range(64)]
+    heads = [HeadLine(Head(log.pid, 0, 9 + n, bytes(32), number * 256 + n)) for n in range(256)]
+    return [Members(tuple(lines)), Peers(tuple(line.url for line in lines[:32])), Heads(tuple(heads), ask=True)]
+
+
 @pytest.mark.slow
-def test_a_thousand_hostile_peers_cost_little_memory(tmp_path: Path) -> None:
-    """A thousand batches as large as they may be, of forged items and rumours, many at once: at most 64 MiB more."""
+@pytest.mark.parametrize("hostile", [forgeries, demands, names])
+def test_a_thousand_hostile_peers_cost_little_memory(
+    tmp_path: Path, hostile: Callable[[Log, int], list[Message]]
+) -> None:
+    """A thousand batches of one kind, many at once: at most 64 MiB more, and honest news comes through."""
     log = story("flooded ")
+    if hostile is demands:
+        for number in range(256):
+            log.release("llama", f"2.{number}")
     (port,) = free_ports(1)
     with Swarm(tmp_path, 0, follow=[log.pid], interval=0.5) as swarm:
         node = swarm.start(f"http://127.0.0.1:{port}", [])
         node.wait_ready()
         with running(tmp_path / "honest", peers=[node.url]) as honest:
             honest.know(log)
-            eventually(lambda: node.size(log.pid) == 4)
+            eventually(lambda: node.size(log.pid) == len(log.entries))
             before = resident(node.process.pid)
             address = (str(urlsplit(node.url).hostname), port)
 
             def attack(numbers: range) -> None:
                 for number in numbers:
-                    items = [Negative(log.pid, b'{"%d": %d}' % (number, n) + bytes(2000)) for n in range(60)]
-                    strange = "".join(chr(97 + (number >> shift) % 16) for shift in range(52))
-                    items += [Rumour(Negative(strange, b"%d" % n * 500)) for n in range(40)]  # type: ignore[list-item]
-                    body = encode_batch(f"http://127.0.0.1:{20000 + number}", items)
-                    assert len(body) > MAX_BATCH // 2
+                    body = encode_batch(f"http://127.0.0.1:{20000 + number}", hostile(log, number))
                     head = (
                         f"POST /gossip HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
                     )

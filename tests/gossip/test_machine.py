@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelnet_registry.gossip import machine as machine_module
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, Send, Serve, Verdict
+from modelnet_registry.gossip.asked import MAX_ASKS
+from modelnet_registry.gossip.effects import Also, Blame, Check, Config, Effect, Send, Serve, Verdict
 from modelnet_registry.gossip.machine import Machine
 from modelnet_registry.gossip.messages import (
     Entries,
@@ -29,6 +31,7 @@ from modelnet_registry.gossip.messages import (
     Stored,
     Want,
 )
+from modelnet_registry.gossip.sources import LIE, MAX_ASKED, NEIGHBOURS
 
 PID, OTHER = "a" * 52, "b" * 52
 PEER, SECOND = "http://10.0.0.2:8710", "http://10.1.0.3:8710"
@@ -130,7 +133,7 @@ def test_what_proves_true_is_pushed_on_at_once() -> None:
     """A new head is taken over and told to others, but not to who told it; the same one again costs nothing."""
     machine = make(peers=[PEER, SECOND])
     (check,) = checks(machine.received(PEER, [note(9)], 0.0))
-    assert machine.received(SECOND, [note(9)], 0.0) == []
+    assert machine.received(SECOND, [note(9)], 0.0) == [Also(check.key, SECOND)]
     effects = machine.judged(check.key, Verdict.NEW, 0.0, head=head(9))
     assert sent(effects, SECOND) == [Stored(PID)]
     assert sent(effects, PEER) == []
@@ -180,6 +183,112 @@ def test_a_lie_is_blamed_and_three_end_it() -> None:
     assert machine.received(PEER, [note(20)], 1.0) == []
     assert machine.tick(1.0) == []
     assert checks(machine.received(PEER, [note(20)], 4000.0))
+
+
+def test_who_gives_a_false_log_is_blamed_and_its_head_may_be_true() -> None:
+    """A head that its teller cannot prove is judged again when another tells it."""
+    machine = make(peers=[PEER, SECOND])
+    (check,) = checks(machine.received(PEER, [note(9)], 0.0, asked=True))
+    (blame,) = machine.judged(check.key, Verdict.BETRAYED, 0.0, reason="another log")
+    assert blame == Blame(PEER, "another log")
+    assert checks(machine.received(SECOND, [note(9)], 0.0, asked=True))
+
+
+CALLER = "198.51.100.7"
+
+
+def test_lies_of_a_caller_silence_nobody_at_its_address() -> None:
+    """Who calls us may name its neighbour: lies cost its address, the neighbour is called and heard as before."""
+    machine = make(peers=[PEER])
+    for number in range(50):
+        for check in checks(machine.received(f"{CALLER} {PEER}", [note(10 + number)], 0.0)):
+            (blame,) = machine.judged(check.key, Verdict.FALSE, 0.0, reason="forged")
+            assert blame == Blame(f"{CALLER} {PEER}", "forged")
+    assert machine.view.knows(PEER)
+    assert checks(machine.received(PEER, [Negative(PID, b"true")], 0.0, asked=True))
+    assert checks(machine.received(f"{CALLER} {SECOND}", [Negative(PID, b"another")], 0.0))
+    assert checks(machine.received(f"{CALLER} {PEER}", [Negative(PID, b"third")], 60.0))
+
+
+@pytest.mark.parametrize("callers", [[CALLER], [f"2001:db8::{n:x}" for n in range(50)]], ids=["port", "IPv6 host"])
+def test_another_name_at_one_address_buys_nothing(callers: list[str]) -> None:
+    """A thousand ports of one machine, or hosts of one /64: as much as a few nodes in all."""
+    machine = make()
+    served = kept = heard = 0
+    for number in range(1000):
+        peer = f"{callers[number % len(callers)]} http://{CALLER}:{number + 1}"
+        served += sum(
+            isinstance(one, Serve) for one in machine.received(peer, [Want(entries=((head(5).origin, 0, 5),))], 0.0)
+        )
+        machine.received(peer, [Negative(OTHER, b"%d" % number * 1000)], 0.0)
+        heard += not any(isinstance(one, Blame) for one in machine.received(peer, [], 0.0, size=1024 * 1024))
+        for check in checks(machine.received(peer, [Negative(PID, b"%d" % number)], 0.0)):
+            machine.judged(check.key, Verdict.FALSE, 0.0)
+            kept += 1
+    assert heard <= NEIGHBOURS * 4
+    assert served <= NEIGHBOURS * 1200 / 4
+    assert kept <= NEIGHBOURS * 1200 / LIE
+    assert machine.sizes["rumours"] <= 64
+    assert len(machine.received(f"203.0.113.1 {SECOND}", [Negative(PID, b"true")], 0.0)) == 1
+
+
+def test_many_nodes_behind_one_address_are_heard() -> None:
+    """Twenty nodes that share an address, each with news of its own."""
+    machine = make()
+    for number in range(20):
+        peer = f"{CALLER} http://{CALLER}:{number + 1}"
+        assert checks(machine.received(peer, [Negative(PID, b"%d" % number)], 0.0, size=100_000))
+
+
+def test_a_caller_that_did_not_answer_is_tried_again() -> None:
+    """A peer that rests after failures is asked at once when it calls."""
+    machine = make()
+    for _ in range(5):
+        machine.failed(PEER, 0.0)
+    assert machine.tick(0.1) == []
+    machine.received(f"10.0.0.2 {PEER}", [], 0.1)
+    assert machine.tick(0.1)
+
+
+def test_what_was_said_before_a_publisher_was_known_counts_once_it_is() -> None:
+    """A revocation of a publisher that nobody follows here is judged when its log comes, and found true or not."""
+    for follow in (False, True):
+        machine = make()
+        machine.received(PEER, [Negative(OTHER, b"stop"), note(3, pid=OTHER)], 0.0)
+        if follow:
+            machine.follow(OTHER)
+        effects = checks(machine.learned(head(3, pid=OTHER), now=1.0, tell=False))
+        assert [check.item.KIND for check in effects] == ["negative", "note"]
+        assert machine.judged(effects[0].key, Verdict.FALSE, 1.0) == []
+        assert machine.sizes["rumours"] == 0
+    followed = make()
+    followed.follow(OTHER)
+    (check,) = checks(followed.received(PEER, [Negative(OTHER, b"stop")], 0.0))
+    followed.judged(check.key, Verdict.UNKNOWN, 0.0)
+    assert [one.item for one in checks(followed.learned(head(3, pid=OTHER), now=1.0))] == [Negative(OTHER, b"stop")]
+
+
+def test_one_peer_does_not_use_up_what_may_be_asked() -> None:
+    """Heads that differ in nothing but an invented time, or in size: others are asked all the same."""
+    machine = make()
+    for batch in range(17):
+        lines = tuple(line(head(5, time=1000 + 256 * batch + n)) for n in range(256))
+        machine.received(f"{CALLER} ", [Heads(lines, ask=False)], 0.0)
+    assert machine.sizes["asked"] <= MAX_ASKED // 4
+    for number in range(64):
+        machine.received(f"10.4.{number}.1 ", [Heads((line(head(9)),) * 256, ask=False)], 0.0)
+        machine.received(f"10.5.{number}.1 ", [Heads(tuple(line(head(9, time=n)) for n in range(256)), ask=False)], 0.0)
+    assert machine.sizes["asked"] < MAX_ASKS
+    assert sent(machine.received(PEER, [Heads((line(head(9)),), ask=False)], 0.0, asked=True)) == [Want((PID,))]
+
+
+def test_one_run_of_a_log_is_served_once() -> None:
+    """The same run asked for 256 times in one message, and 256 different ones: a batch holds no more than a few."""
+    machine = make()
+    same = Want(entries=((head(5).origin, 0, 5),) * 256)
+    assert machine.received(PEER, [same], 0.0) == [Serve(PEER, head(5).origin, 0, 5)]
+    many = Want(entries=tuple((head(5).origin, n, n + 1) for n in range(256)))
+    assert len(machine.received(PEER, [many], 0.0)) == 2
 
 
 def test_a_rumour_is_nobodys_fault() -> None:
@@ -258,7 +367,7 @@ def test_parts_of_logs_are_served_to_who_asks() -> None:
     run = (head(5).origin, 0, 5)
     effects = machine.received(PEER, [Want(entries=(run, ("modelnet.alt/p/" + OTHER, 0, 5)), proofs=(run,))], 0.0)
     assert effects == [Serve(PEER, *run), Serve(PEER, *run, proof=True)]
-    served = sum(len(machine.received(PEER, [Want(entries=(run,) * 256)], 0.0)) for _ in range(20))
+    served = sum(len(machine.received(PEER, [Want(entries=(run,) * 256)], 0.0)) for _ in range(2000))
     assert served < 400
 
 

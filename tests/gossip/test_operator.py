@@ -94,6 +94,6 @@ def test_asking_where_no_node_is(tmp_path: Path, serve: Serve, stock: Stock) -> 
     server, _ = serve(Doors(stock.store))
     with pytest.raises(UnavailableError):
         ask_node(server.url)
-    server, _ = serve(WithGossip(Doors(stock.store), GossipDoor(lambda *_: b"", lambda: {"peers": 1})))
+    server, _ = serve(WithGossip(Doors(stock.store), GossipDoor(lambda *_: b"", lambda after=None: {"peers": after})))
     with pytest.raises(MalformedError):
         ask_node(server.url)

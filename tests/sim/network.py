@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Verdict
+from modelnet_registry.gossip.effects import Also, Blame, Check, Config, Effect, News, Send, Verdict
 from modelnet_registry.gossip.machine import Machine
 from modelnet_registry.gossip.messages import Head, Heads, Item, Message, Negative, Note, Peers, Stored
 from modelnet_registry.gossip.view import PeerState
@@ -83,7 +83,7 @@ class Network:
         """Make the nodes; nothing runs yet."""
         self.setting = setting
         self.random = random.Random(setting.seed)
-        self.names = [f"http://{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}.1:{n}" for n in range(setting.nodes)]
+        self.names = [f"http://{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}.1:8710" for n in range(setting.nodes)]
         self.numbers = {name: number for number, name in enumerate(self.names)}
         self.now = 0.0
         self.bytes = array("q", bytes(8 * setting.nodes))
@@ -233,7 +233,7 @@ class Network:
                     self._post(number, peer, messages, answer=peer == partner)
                 case Check(key, item):
                     self._judge(number, key, item)
-                case Blame() | News():
+                case Also() | Blame() | News():
                     pass
                 case _:
                     raise AssertionError(effect)

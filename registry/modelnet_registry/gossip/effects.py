@@ -7,7 +7,7 @@ from enum import Enum
 
 from modelnet_registry.gossip.messages import Entries, Item, Message, Proof, Stored
 
-__all__ = ["Blame", "Check", "Config", "Effect", "News", "Send", "Serve", "Verdict"]
+__all__ = ["Also", "Blame", "Check", "Config", "Effect", "News", "Send", "Serve", "Verdict"]
 
 
 class Verdict(Enum):
@@ -18,6 +18,7 @@ class Verdict(Enum):
     UNKNOWN = "about a publisher whose log is not here"
     LATER = "cannot be judged now"
     FALSE = "not true"
+    BETRAYED = "not what the log shows that its teller gives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,14 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Also:
+    """`peer` told the item that is being judged as well, and may have the log that is needed."""
+
+    key: bytes
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Serve:
     """Send `peer` the entries `[first, last)` of a log, or with `proof` that it has one history from first to last."""
 
@@ -80,4 +89,4 @@ class News:
     items: tuple[Stored, ...]
 
 
-Effect = Send | News | Check | Serve | Blame
+Effect = Send | News | Check | Also | Serve | Blame

@@ -1,8 +1,11 @@
 """What is true: the logs in the store decide about what peers tell, and hold what is told to them.
 
-The judge may take as long as a log takes to fetch; it is asked from threads of its own, never from a door. Its verdicts
-name who is to blame: bytes that mean nothing, or that their own proof contradicts, are a lie of who sent them. A
-signature by a key that is not known here is none: the sender may know a newer log than we do.
+    check      judges by what is here, signatures first; of a head that is ahead it says how well it is vouched for …
+    fetched    … and judges it once more with the log of who told it, which may take as long as a teller is waited for
+
+Both are called from threads of their own, never from a door. Verdicts name who is to blame: bytes that mean nothing, or
+that their own proof contradicts, are a lie of who sent them. A signature by a key that is not known here is none: the
+sender may know a newer log than we do.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from modelnet.core import evidence as core_evidence
@@ -19,14 +22,16 @@ from modelnet.core.identity import PID
 from modelnet.core.merkle import consistency_proof, tree_root
 from modelnet.core.note import Checkpoint, NoteKey, SignedNote
 from modelnet.core.tiles import WIDTH
-from modelnet.errors import MalformedError, ModelnetError, TrustError, UnavailableError
+from modelnet.errors import IntegrityError, MalformedError, ModelnetError, TrustError, UnavailableError
 from modelnet.replica import Replicas
 from modelnet.stores.logindex import LogRow, LogView
 from modelnet.stores.timekeeping import PolicyFile
 from modelnet_registry.gossip.effects import Verdict
+from modelnet_registry.gossip.errands import Grade
+from modelnet_registry.gossip.fetch import Fetch, Patience
 from modelnet_registry.gossip.messages import Entries, Evidence, Head, Item, Negative, Note, Proof, Want
 
-__all__ = ["Fetch", "Judge", "Judgement", "Snapshot"]
+__all__ = ["Judge", "Judgement", "Snapshot"]
 
 MAX_PENDING = 16  # heads that wait for entries which come by messages
 MAX_PENDING_BYTES = 8 * 1024 * 1024  # of entries for one of them
@@ -34,9 +39,10 @@ MAX_PENDING_ENTRIES = 16 * WIDTH
 MAX_ENTRIES_BYTES = 192 * 1024  # told in one message
 NOTHING_REVOKED = hashlib.sha256(b"").digest()  # the seal over no revocations (`modelnet.stores.logindex`)
 BLAMELESS = ("signature", "limit", "publisher", "dead", "threshold", "origin")  # rules that a newer log may explain
-
-# Bring the log of a publisher up to what the node at a URL has; raises what `modelnet.syncing.sync` raises.
-Fetch = Callable[[str, str], None]
+# What a teller may send: provenance.md §2.5 has 1 MiB for the key of a head that nobody vouches for; beside the entries
+# there are revocations, evidence and hashes. A log that is vouched for, or new, is bounded by `modelnet.syncing` too.
+MOST_UNSIGNED = 2 * 1024 * 1024
+MOST = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Judgement:
     found: tuple[bytes, ...] = ()
     need: Want | None = None
     first: bool = False
+    grade: Grade | None = None  # how well the head is vouched for whose log has to be fetched before it is judged
+    slow: bool = False  # who was asked for the log took too long
 
 
 @dataclass(slots=True)
@@ -77,7 +85,6 @@ class Judge:
         self._policy = PolicyFile(replicas.store.home.root / "policy")
         self._lock = threading.Lock()
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
-        self._fetching: dict[str, threading.Lock] = {}
 
     # What is held.
 
@@ -135,9 +142,8 @@ class Judge:
         note = self._replicas.head(pid)
         return None if note is None else Note.read(note.encode())
 
-    def marked(self, pid: str, mark: bytes) -> Negative | Evidence | None:
-        """Return the negative or evidence with that mark."""
-        snapshot = self.snapshot(pid)
+    def marked(self, pid: str, mark: bytes, snapshot: Snapshot | None) -> Negative | Evidence | None:
+        """Return the negative or evidence with that mark, of what `snapshot` says is known of the publisher."""
         match None if snapshot is None else snapshot.marks.get(mark):
             case str(name):
                 return next(
@@ -186,59 +192,76 @@ class Judge:
     # What is told.
 
     def check(self, item: Item | Entries | Proof, url: str) -> Judgement:
-        """Judge an item; `url` is where the peer that told it can be asked for more, or empty."""
-        try:
-            match item:
-                case Note():
-                    return self._check_note(item, url)
-                case Negative():
-                    revocation = self._replicas.add_negative(item.pid, item.content)
-                    return Judgement(Verdict.NEW, mark=revocation.statement[:16])
-                case Evidence():
-                    shown = self._replicas.add_evidence(item.pid, item.content)
-                    return Judgement(Verdict.NEW, mark=bytes.fromhex(shown.id)[:16])
-                case Entries():
-                    return self._take_entries(item)
-                case Proof():
-                    return self._take_proof(item)
-        except UnavailableError as error:
-            return Judgement(Verdict.UNKNOWN if error.rule == "missing" else Verdict.LATER, reason=str(error))
-        except TrustError as error:
-            if error.rule == "equivocation":  # the publisher's own doing, and the evidence is stored
-                return self._settled(item.pid, Verdict.KNOWN)
-            return Judgement(Verdict.LATER if error.rule in BLAMELESS else Verdict.FALSE, reason=str(error))
-        except ModelnetError as error:
-            return Judgement(Verdict.FALSE, reason=str(error))
+        """Judge an item by what is here; `url` is where the peer that told it can be asked for more, or empty."""
+        match item:
+            case Note():
+                return _judged(item, self, lambda: self._check_note(item, url))
+            case Negative():
+                return _judged(item, self, lambda: self._add_negative(item))
+            case Evidence():
+                return _judged(item, self, lambda: self._add_evidence(item))
+            case Entries():
+                return _judged(item, self, lambda: self._take_entries(item))
+            case Proof():
+                return _judged(item, self, lambda: self._take_proof(item))
 
-    def _settled(self, pid: str, verdict: Verdict, *, first: bool = False) -> Judgement:
+    def fetched(self, item: Note, url: str, grade: Grade, seconds: float) -> Judgement:
+        """Judge a head after asking the node at `url` for its log, which is waited for `seconds` without a byte."""
+        try:
+            before = self.snapshot(item.pid)
+            if before is None or item.head.place > before.head.place:
+                most = MOST_UNSIGNED if grade is Grade.UNSIGNED else MOST
+                self._fetch(item.pid, url, Patience(seconds, most))
+        except UnavailableError as error:
+            return Judgement(Verdict.LATER, reason=str(error), slow=error.rule == "slow")
+        except (IntegrityError, MalformedError) as error:
+            # Its log is false, which says nothing about the head: another peer may have the log that it is of.
+            return Judgement(Verdict.BETRAYED, reason=str(error))
+        except ModelnetError as error:
+            return Judgement(Verdict.LATER, reason=str(error))
+        return _judged(item, self, lambda: self._settle_note(item, first=before is None))
+
+    def _settle_note(self, item: Note, *, first: bool) -> Judgement:
+        now = self.snapshot(item.pid)
+        if now is None or now.head.place < item.head.place:
+            return Judgement(Verdict.LATER, reason="the peer does not give the log that its head is of")
+        # Also after a fetch: this very note may carry more cosignatures, or be of another history.
+        self._replicas.adopt(item.pid, SignedNote.parse(item.content))
+        return self.settled(item.pid, Verdict.NEW, first=first)
+
+    def settled(self, pid: str, verdict: Verdict, *, first: bool = False) -> Judgement:
+        """Return a verdict with all that is known of a publisher now."""
         snapshot = self.snapshot(pid)
         if snapshot is None:
             return Judgement(Verdict.LATER)
         return Judgement(verdict, snapshot.head, found=tuple(snapshot.marks), first=first)
 
-    def _check_note(self, item: Note, url: str) -> Judgement:
-        pid = item.pid
-        before = self.snapshot(pid)
-        note = SignedNote.parse(item.content)
-        if before is None or item.head.place > before.head.place:
-            if not url:
-                return self._need(item, note, before)
-            with self._one_fetch(pid):
-                self._fetch(pid, url)
-            now = self.snapshot(pid)
-            if now is None or now.head.place < item.head.place:
-                return Judgement(Verdict.LATER, reason="the peer does not give the log that its head is of")
-        # Also after a fetch: this very note may carry more cosignatures, or be of another history.
-        self._replicas.adopt(pid, note)
-        return self._settled(pid, Verdict.NEW, first=before is None)
+    def _add_negative(self, item: Negative) -> Judgement:
+        revocation = self._replicas.add_negative(item.pid, item.content)
+        return Judgement(Verdict.NEW, mark=revocation.statement[:16])
 
-    @contextlib.contextmanager
-    def _one_fetch(self, pid: str) -> Iterator[None]:
-        """Fetch one publisher's log from one peer at a time."""
-        with self._lock:
-            lock = self._fetching.setdefault(pid, threading.Lock())
-        with lock:
-            yield
+    def _add_evidence(self, item: Evidence) -> Judgement:
+        shown = self._replicas.add_evidence(item.pid, item.content)
+        return Judgement(Verdict.NEW, mark=bytes.fromhex(shown.id)[:16])
+
+    def _check_note(self, item: Note, url: str) -> Judgement:
+        before = self.snapshot(item.pid)
+        note = SignedNote.parse(item.content)
+        if before is not None and item.head.place <= before.head.place:
+            return self._settle_note(item, first=False)
+        if not url:
+            return self._need(item, note, before)
+        # provenance.md §2.5: the signature first, or anybody makes us fetch anything from anywhere.
+        return Judgement(Verdict.LATER, grade=self._grade(item.head, note, before))
+
+    def _grade(self, head: Head, note: SignedNote, before: Snapshot | None) -> Grade:
+        if before is None:
+            return Grade.NEW
+        try:
+            note.verify(self._log_keys(head))
+        except TrustError:
+            return Grade.UNSIGNED
+        return Grade.SIGNED
 
     # Entries and proofs that come by messages, where there is no door to the log.
 
@@ -286,7 +309,7 @@ class Judge:
         known = self._replicas.known(item.pid)
         count = waiting.head.size - waiting.first
         self._replicas.adopt(item.pid, waiting.note, waiting.entries[:count], first=waiting.first)
-        return self._settled(item.pid, Verdict.NEW, first=not known)
+        return self.settled(item.pid, Verdict.NEW, first=not known)
 
     def _take_proof(self, item: Proof) -> Judgement:
         """Make evidence of a proof that the other history has another beginning."""
@@ -317,3 +340,17 @@ def _named(origin: str) -> tuple[str, int]:
         return pid, int(rest[0][1:]) if rest else 0
     except (ValueError, IndexError) as error:
         raise MalformedError("not the origin of a publisher's log", rule="gossip", got=origin[:80]) from error
+
+
+def _judged(item: Item | Entries | Proof, judge: Judge, find: Callable[[], Judgement]) -> Judgement:
+    """Return what `find` finds, or what its error says about the item and who told it."""
+    try:
+        return find()
+    except UnavailableError as error:
+        return Judgement(Verdict.UNKNOWN if error.rule == "missing" else Verdict.LATER, reason=str(error))
+    except TrustError as error:
+        if error.rule == "equivocation":  # the publisher's own doing, and the evidence is stored
+            return judge.settled(item.pid, Verdict.KNOWN)
+        return Judgement(Verdict.LATER if error.rule in BLAMELESS else Verdict.FALSE, reason=str(error))
+    except ModelnetError as error:
+        return Judgement(Verdict.FALSE, reason=str(error))

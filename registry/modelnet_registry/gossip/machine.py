@@ -22,12 +22,13 @@ from random import Random
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Serve, Verdict
+from modelnet_registry.gossip.addresses import account_of
+from modelnet_registry.gossip.asked import Asked
+from modelnet_registry.gossip.effects import Also, Blame, Check, Config, Effect, News, Send, Serve, Verdict
 from modelnet_registry.gossip.members import Members as MemberTable
 from modelnet_registry.gossip.messages import (
     MAX_HEADS,
     MAX_MARKS,
-    MAX_RUMOUR,
     MAX_WANTS,
     Entries,
     Evidence,
@@ -46,13 +47,15 @@ from modelnet_registry.gossip.messages import (
     Stored,
     Want,
 )
-from modelnet_registry.gossip.sources import Source, Sources
+from modelnet_registry.gossip.rumours import Rumours
+from modelnet_registry.gossip.sources import MAX_ASKED, Account, Source, Sources
 from modelnet_registry.gossip.view import BAN_S, STRIKES, View
 
-__all__ = ["Blame", "Check", "Config", "Effect", "Machine", "Send", "Serve", "Verdict"]
+__all__ = ["Blame", "Check", "Config", "Effect", "Machine", "Send", "Serve", "Verdict", "url_of"]
 
 MAX_CHECKS = 256  # items at the judge at one time …
 MAX_CHECKS_LOW = 192  # … of which notes may take this much: there is always room for a negative
+MAX_CHECKS_STRANGERS = 160  # … and those who call us this much: there is always room for whom we called
 MAX_CHECKS_PEER = 32
 MAX_CHECKS_BYTES = 4 * 1024 * 1024
 MAX_SEEN = 4096  # hashes of items that were judged, so that a repetition costs a hash
@@ -61,6 +64,8 @@ PUSH_MOST = 64  # items pushed on in one interval; more waits for anti-entropy
 PEERS_TOLD = 8
 MEMBERS_TOLD = 16  # in one exchange, beside our own line
 RUMOURS_FROM_ONE = 8  # rumours asked for in one exchange
+MARK_COST = 0.1  # judgements that it costs to find one item that is asked for
+SERVED = 2  # runs of a log in one exchange: one of usual entries fills a batch, and more would only cost memory
 
 
 class Machine:
@@ -68,7 +73,8 @@ class Machine:
 
     __slots__ = (
         "_asked", "_called", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed",
-        "_random", "_rumours", "_seen", "_sources", "_sums", "_ticks", "_wall", "heads", "members", "refused", "view",
+        "_random", "_rumours", "_seen", "_sources", "_sums", "_ticks", "_waking", "_wall", "heads", "members",
+        "refused", "view",
     )  # fmt: skip
 
     def __init__(self, own: str, config: Config, random: Random, static: Iterable[str] = ()) -> None:
@@ -87,9 +93,10 @@ class Machine:
         self._checking: dict[bytes, tuple[str, Source, Item | Entries | Proof, bool]] = {}
         self._checking_bytes = 0
         self._called = False  # whether we called whom we are listening to
-        self._rumours: OrderedDict[tuple[str, bytes], Item] = OrderedDict()
+        self._rumours = Rumours(config.rumours)
+        self._waking: list[Item] = []  # rumours about publishers whose log came since
         self._sources = Sources(config)
-        self._asked: dict[tuple[str, ...], float] = {}  # (peer, what …) → until when not to ask again
+        self._asked = Asked()
         self._pushed = 0
         self._ticks = 0
         self._wall = 0
@@ -108,21 +115,21 @@ class Machine:
         if self._adopt(head):
             stored.append(Stored(head.pid))
         stored += [Stored(head.pid, mark) for mark in marks if self._hold(head.pid, mark)]
-        return self._push(stored, now, own=True) if tell else []
+        return self._wake(now) + (self._push(stored, now, own=True) if tell else [])
 
     def tick(self, now: float, wall: int = 0) -> list[Effect]:
         """Compare heads with a few peers; to be called once in an interval. `wall` is the clock in unix seconds."""
         self._ticks += 1
         self._wall = wall
         self._pushed = 0
-        if self._asked:
-            self._asked = {key: until for key, until in self._asked.items() if until > now}
+        self._asked.sweep(now)
         messages: list[Message | Stored] = [Heads((), ask=True) if self._config.quiet else self._told(ask=True)]
         if self._config.peers_every and self._ticks % self._config.peers_every == 1:
             messages.append(Peers(()))
         if lines := self.members.tell(MEMBERS_TOLD, self._random, now, wall):
             messages.append(Members(lines))
-        return [Send(peer, tuple(messages)) for peer in self.view.pick(self._config.contacts, now)]
+        sends = [Send(peer, tuple(messages)) for peer in self.view.pick(self._config.contacts, now)]
+        return [*sends, *self._wake(now)]
 
     def failed(self, peer: str, now: float, reason: str = "") -> list[Effect]:
         """Note that a peer could not be reached."""
@@ -131,7 +138,7 @@ class Machine:
 
     def malformed(self, peer: str, now: float, reason: str) -> list[Effect]:
         """Note that what `peer` sent means nothing."""
-        return [self._blame(peer, now, reason)]
+        return [self._blame(peer, self._sources.of(peer, now), now, reason)]
 
     def met(self, url: str, source: str) -> bool:
         """Note an address; `source` is who told it (`mdns`, a peer, the peer itself)."""
@@ -140,16 +147,19 @@ class Machine:
     def received(
         self, peer: str, messages: Sequence[Message], now: float, *, size: int = 0, asked: bool = False
     ) -> list[Effect]:
-        """Take a batch of `size` bytes; `asked` says that we called `peer`, so it is who it says it is."""
+        """Take a batch of `size` bytes; `asked` says that we called `peer`, so it is who it says it is.
+
+        Who calls us is `address url`: the address is its own, the URL is what it says, and may be empty.
+        """
         source = self._sources.of(peer, now)
         if asked:
             self.view.answered(peer)
         else:
-            self.view.called(peer)
-        if source.muted > now:
+            self.view.called(url_of(peer))
+        if source.account.muted > now:
             return []
         self._called = asked
-        if not source.bytes.take(size, now):
+        if not source.bytes(size, now):
             return [Blame(peer, "too many bytes")]
         effects: list[Effect] = []
         answer: list[Message | Stored] = []
@@ -175,7 +185,7 @@ class Machine:
             return [Blame("", "the judge answered what it was not asked", remote=False)]
         peer, source, item, rumour = entry
         self._checking_bytes -= _weight(item)
-        source.pending -= 1
+        source.waits(-1)
         effects: list[Effect] = []
         stored: list[Stored] = []
         match verdict:
@@ -187,20 +197,25 @@ class Machine:
                     stored.append(Stored(item.pid, mark))
             case Verdict.UNKNOWN:
                 if isinstance(item, Note | Negative | Evidence):
-                    self._keep_rumour(item)
+                    self._rumours.keep(item, key)
             case Verdict.FALSE:
                 self._remember(key)
                 self.refused += 1
                 if not rumour:
-                    effects.append(self._blame(peer, now, reason or "what it told is not true"))
+                    effects.append(self._blame(peer, source, now, reason or "what it told is not true"))
+            case Verdict.BETRAYED:
+                # Not remembered: another peer may tell the same and have the log that proves it.
+                self.refused += 1
+                effects.append(self._blame(peer, source, now, reason or "its log is false"))
             case Verdict.LATER if need is not None:
                 effects.append(Send(peer, (need,)))
                 for origin, *_ in (*need.entries, *need.proofs):
-                    self._ask((peer, "parts", origin), now + 2 * self._config.interval)
+                    until = now + 2 * self._config.interval
+                    self._asked.ask((peer, "parts", origin), source.account, now, until, called=True)
             case Verdict.LATER:
                 pass
         stored += [Stored(item.pid, other) for other in found if self._hold(item.pid, other)]
-        return effects + self._push(stored, now, but=peer)
+        return effects + self._wake(now) + self._push(stored, now, but=peer)
 
     # What peers say, one method for each kind of message; see RECEIVED.
 
@@ -211,18 +226,20 @@ class Machine:
             return
         notes: list[str] = []
         rumours = 0
+        account = self._sources.of(peer, now).account
         for head, marks in message.lines:
             mine = self.heads.get(head.pid)
             if mine is None:
-                if rumours < min(RUMOURS_FROM_ONE, self._config.rumours) and self._may_ask(peer, head, now):
-                    known = self._rumours.get((head.pid, b""))
-                    if known is None or (isinstance(known, Note) and known.head.place < head.place):
+                if rumours < min(RUMOURS_FROM_ONE, self._config.rumours):
+                    known = self._rumours.note(head.pid)
+                    newer = known is None or known.head.place < head.place
+                    if newer and self._may_ask(peer, account, head, now):
                         rumours += 1
                         notes.append(head.pid)
                 continue
             forked = head.place == mine.place and head.root != mine.root
             newer = head.place > mine.place or forked or (head.place == mine.place and head.time > mine.time)
-            if newer and self._may_ask(peer, head, now, known=head[:4] == mine[:4]):
+            if newer and self._may_ask(peer, account, head, now, known=head[:4] == mine[:4]):
                 notes.append(head.pid)
             if head.place < mine.place or forked or (head.place == mine.place and head.time < mine.time):
                 self._tell(Stored(head.pid), answer)
@@ -235,20 +252,17 @@ class Machine:
             if rest.lines:
                 answer.append(rest)
 
-    def _may_ask(self, peer: str, head: Head, now: float, *, known: bool = False) -> bool:
+    def _may_ask(self, peer: str, account: Account, head: Head, now: float, *, known: bool = False) -> bool:
         """Ask a peer for the same head at most twice in an interval: its log may have to be fetched meanwhile.
 
         A head that is `known` but for its time is asked for seldom: nodes that trust other witnesses never agree on it.
         """
-        if known:
-            return self._ask((peer, head.origin, str(head.time)), now + 20 * self._config.interval, now)
-        return self._ask((peer, head.origin), now + self._config.interval / 2, now)
-
-    def _ask(self, key: tuple[str, ...], until: float, now: float = 0.0) -> bool:
-        if self._asked.get(key, 0.0) > now or len(self._asked) >= MAX_SEEN:
-            return False
-        self._asked[key] = until
-        return True
+        called, interval = self._called, self._config.interval
+        if not known:
+            return self._asked.ask((peer, head.origin), account, now, now + interval / 2, called=called)
+        # Times can be invented without end, and are remembered for long: they leave room for what is more than that.
+        key = (peer, head.origin, str(head.time))
+        return account.asked < MAX_ASKED // 4 and self._asked.ask(key, account, now, now + 20 * interval, called=called)
 
     def _tell(self, stored: Stored, answer: list[Message | Stored]) -> None:
         if not self._config.quiet:
@@ -278,66 +292,95 @@ class Machine:
             if pid in self.heads:
                 if self.heads[pid].size:
                     self._tell(Stored(pid), answer)
-            elif (rumour := self._rumours.get((pid, b""))) is not None:
+            elif (rumour := self._rumours.note(pid)) is not None:
                 answer.append(Rumour(rumour))
+        source = self._sources.of(peer, now)
         for pid, mark in dict.fromkeys(message.marks):
-            if mark in self._marks.get(pid, ()):
+            if mark in self._marks.get(pid, ()) and source.checks(MARK_COST, now):
                 self._tell(Stored(pid, mark), answer)
         if not self._config.quiet:
-            source = self._sources.of(peer, now)
-            runs = [Serve(peer, *run) for run in message.entries]
-            runs += [Serve(peer, *run, proof=True) for run in message.proofs]
+            known = [run for run in dict.fromkeys(message.entries) if run[0][15:67] in self.heads][:SERVED]
+            runs = [Serve(peer, *run) for run in known]
+            known = [run for run in dict.fromkeys(message.proofs) if run[0][15:67] in self.heads][:SERVED]
+            runs += [Serve(peer, *run, proof=True) for run in known]
             # Reading a log costs about as much as a few signatures.
-            effects += [run for run in runs if run.origin[15:67] in self.heads and source.checks.take(4, now)]
+            effects += [run for run in runs if source.checks(4, now)]
 
     def _peers(
         self, peer: str, message: Peers, now: float, _answer: list[Message | Stored], _effects: list[Effect]
     ) -> None:
         # Addresses are taken from whom we asked only: nobody fills our view by calling us often.
-        if self._called and self._sources.of(peer, now).rumours.take(64 * len(message.urls), now):
+        if self._called and self._sources.of(peer, now).rumours(64 * len(message.urls), now):
             for url in message.urls[:PEERS_TOLD]:
                 self.view.hear(url, peer)
 
     def _hear_members(
         self, peer: str, message: Members, now: float, _answer: list[Message | Stored], _effects: list[Effect]
     ) -> None:
-        if self._sources.of(peer, now).rumours.take(64 * len(message.lines), now):
-            self.members.hear(message.lines, now, self._wall)
+        if self._sources.of(peer, now).rumours(64 * len(message.lines), now):
+            self.members.hear(message.lines, now, self._wall, account_of(peer))
 
     def _item(
         self, peer: str, message: Item | Entries | Proof, now: float, _answer: list[Message | Stored],
         effects: list[Effect], *, rumour: bool = False,
     ) -> None:  # fmt: skip
+        source = self._sources.of(peer, now)
         if isinstance(message, Entries | Proof):
             # Only what was asked for: anything else could be made up without end.
-            if self._asked.pop((peer, "parts", message.origin), 0.0) <= now:
+            if not self._asked.answered((peer, "parts", message.origin), now):
                 return
         elif message.pid not in self.heads:
-            if self._sources.of(peer, now).rumours.take(len(message.content), now):
-                self._keep_rumour(message)
+            if source.rumours(len(message.content), now):
+                self._rumours.keep(message, _key(message))
             return
         elif isinstance(message, Note) and message.head.epoch < self.heads[message.pid].epoch:
             return  # of a branch that a recovery dropped
-        key, weight = _key(message), _weight(message)
-        if key in self._seen or key in self._checking:
+        key = _key(message)
+        if key in self._seen:
             return
-        source = self._sources.of(peer, now)
-        most = MAX_CHECKS if isinstance(message, Negative | Evidence) else MAX_CHECKS_LOW
-        full = len(self._checking) >= most or self._checking_bytes + weight > MAX_CHECKS_BYTES
-        if full or source.pending >= MAX_CHECKS_PEER or not source.checks.take(1, now):
+        if key in self._checking:
+            # Who told it first may be slow to give the log that it is of, and another one not.
+            if isinstance(message, Note) and peer != self._checking[key][0] and source.checks(1, now):
+                effects.append(Also(key, peer))
+            return
+        if not self._has_room(message, source) or not source.checks(1, now):
             return
         if not self._called and not self._sources.strangers.take(1, now):
             return  # a thousand strangers get no more of the judge than a few; whom we call ourselves is not among them
-        source.pending += 1
-        self._checking_bytes += weight
-        self._checking[key] = (peer, source, message, rumour)
-        effects.append(Check(key, message, peer))
+        effects.append(self._check(key, peer, source, message, rumour=rumour))
+
+    def _has_room(self, item: Item | Entries | Proof, source: Source) -> bool:
+        """Tell whether one more item may wait for the judge."""
+        most = MAX_CHECKS if isinstance(item, Negative | Evidence) else MAX_CHECKS_LOW
+        most = most if self._called else min(most, MAX_CHECKS_STRANGERS)
+        full = len(self._checking) >= most or self._checking_bytes + _weight(item) > MAX_CHECKS_BYTES
+        return not full and source.may_wait(MAX_CHECKS_PEER)
+
+    def _check(
+        self, key: bytes, peer: str, source: Source, item: Item | Entries | Proof, *, rumour: bool = False
+    ) -> Check:
+        source.waits(1)
+        self._checking_bytes += _weight(item)
+        self._checking[key] = (peer, source, item, rumour)
+        return Check(key, item, peer)
 
     def _rumour(
         self, peer: str, message: Rumour, now: float, answer: list[Message | Stored], effects: list[Effect]
     ) -> None:
-        if self._sources.of(peer, now).rumours.take(len(message.item.content), now):
+        if self._sources.of(peer, now).rumours(len(message.item.content), now):
             self._item(peer, message.item, now, answer, effects, rumour=True)
+
+    def _wake(self, now: float) -> list[Effect]:
+        """Judge rumours about publishers whose log came since, as many as there is room for; nobody is to blame."""
+        effects: list[Effect] = []
+        self._called = True  # it was paid for when it came
+        source = self._sources.of("rumours", now)
+        while self._waking and self._has_room(self._waking[0], source):
+            item = self._waking.pop(0)
+            key = _key(item)
+            if item.pid in self.heads and key not in self._seen and key not in self._checking:
+                effects.append(self._check(key, "", source, item, rumour=True))
+        return effects
 
     # Which method takes which message: the whole of what a peer can make a machine do.
     RECEIVED: ClassVar[Mapping[type[Any], Callable[..., None]]] = MappingProxyType({
@@ -359,6 +402,8 @@ class Machine:
             head = head._replace(time=max(head.time, mine.time))
             if head == mine:
                 return False
+        if mine is None or not mine.size:
+            self._waking += sorted(self._rumours.wake(head.pid), key=_priority)
         self.heads[head.pid] = head
         self._heat(head.pid)
         return True
@@ -380,16 +425,6 @@ class Machine:
         self._hot.move_to_end(pid)
         if len(self._hot) > MAX_HEADS:
             self._hot.popitem(last=False)
-
-    def _keep_rumour(self, item: Item) -> None:
-        """Keep one note of each unknown publisher, and what else is said about it, the newest 1,000 in all."""
-        if len(item.content) > MAX_RUMOUR or not self._config.rumours:
-            return
-        key = (item.pid, b"" if isinstance(item, Note) else _key(item))
-        self._rumours[key] = item
-        self._rumours.move_to_end(key)
-        if len(self._rumours) > self._config.rumours:
-            self._rumours.popitem(last=False)
 
     def _remember(self, key: bytes) -> None:
         self._seen[key] = None
@@ -416,7 +451,7 @@ class Machine:
     def _sample(self) -> tuple[HeadLine, ...]:
         most = min(self._config.heads, MAX_HEADS)
         hot = list(reversed(self._hot))[: most // 2]
-        rumoured = {pid: item.head for (pid, _), item in self._rumours.items() if isinstance(item, Note)}
+        rumoured = self._rumours.heads()
         rest = [pid for pid in (*self.heads, *rumoured) if pid not in self._hot]
         if len(hot) + len(rest) > most:
             rest = self._random.sample(rest, min(len(rest), most - len(hot)))
@@ -434,14 +469,12 @@ class Machine:
             return []
         self._pushed += len(stored)
         chosen = tuple(sorted(stored, key=_priority)[:room])
-        peers = self.view.pick(self._config.push, now, but=(but.rpartition(" ")[2],))
+        peers = self.view.pick(self._config.push, now, but=(url_of(but),))
         return [News(chosen), *(Send(peer, chosen) for peer in peers)]
 
-    def _blame(self, peer: str, now: float, reason: str) -> Blame:
-        source = self._sources.of(peer, now)
-        source.strikes += 1
-        if source.strikes >= STRIKES:
-            source.strikes, source.muted = 0, now + BAN_S
+    def _blame(self, peer: str, source: Source, now: float, reason: str) -> Blame:
+        if source.lied(now) >= STRIKES:
+            source.account.strikes, source.account.muted = 0, now + BAN_S
         # Who called us may lie about its address: then the view knows nobody of that name, and nobody is defamed.
         return Blame(peer, reason, self.view.lied(peer, now, reason))
 
@@ -472,6 +505,11 @@ _PRIORITIES: dict[type[Any], int] = {
     Entries: 3,
     Proof: 3,
 }
+
+
+def url_of(peer: str) -> str:
+    """Return the URL in the name of a peer: what a caller, named `address url`, says that it is."""
+    return peer.rpartition(" ")[2]
 
 
 def _priority(message: Message | Stored) -> int:

@@ -26,8 +26,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 from modelnet.core import strictjson
@@ -46,6 +47,7 @@ __all__ = [
 
 MAX_BATCH = 256 * 1024
 MAX_MESSAGES = 512
+MAX_MISSES = 4  # messages that do not fit any more, before a batch is full: the next ones may be smaller
 MAX_HEADS = 256
 MAX_MARKS = 4096  # as many revocations of one publisher count outside its log (`modelnet.core.fold`)
 MAX_PEERS = 32
@@ -404,17 +406,23 @@ KINDS: dict[str, type[Message]] = {
 }  # fmt: skip
 
 
-def encode_batch(sender: str, messages: Sequence[Message], limit: int = MAX_BATCH) -> bytes:
-    """Return a batch of as many of `messages` as fit into `limit` bytes, the first ones first."""
+def encode_batch(sender: str, messages: Iterable[Message], limit: int = MAX_BATCH) -> bytes:
+    """Return a batch of as many of `messages` as fit into `limit` bytes, the first ones first.
+
+    They are made as they are taken: after a few that do not fit no more of them are.
+    """
     parts = [f"modelnet-gossip/v1 {sender}\n".encode()]
     left = limit - len(parts[0])
-    for message in messages[:MAX_MESSAGES]:
+    misses = 0
+    for message in islice(messages, MAX_MESSAGES):
         body = message.body()
         part = f"{message.KIND} {len(body)}\n".encode() + body
         # What does not fit is not lost: the next exchange finds the same difference.
         if len(part) <= left:
             parts.append(part)
             left -= len(part)
+        elif (misses := misses + 1) == MAX_MISSES:
+            break
     return b"".join(parts)
 
 

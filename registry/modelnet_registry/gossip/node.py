@@ -6,23 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from modelnet.errors import IntegrityError, MalformedError
-from modelnet.fetching import Fetcher
 from modelnet.ipfs.address import KuboAddress
-from modelnet.progress import SILENT
 from modelnet.replica import Replicas
 from modelnet.stores.http import HttpSource
 from modelnet.stores.local import LocalStore
 from modelnet.stores.peers import known_peers
-from modelnet.syncing import sync
 from modelnet_registry.discovery import Discovery
 from modelnet_registry.gossip.effects import Config
+from modelnet_registry.gossip.fetch import fetch_with
 from modelnet_registry.gossip.helping import Help, Helper
-from modelnet_registry.gossip.judge import Fetch, Judge
+from modelnet_registry.gossip.judge import Judge
+from modelnet_registry.gossip.post import check_reach
 from modelnet_registry.gossip.pubsub import KuboPubsub
 from modelnet_registry.gossip.service import GossipService
 
-__all__ = ["Gossiping", "fetch_with", "joined", "start_gossip"]
+__all__ = ["Gossiping", "joined", "start_gossip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +36,7 @@ class Gossiping:
     kubo: str | None = None  # gossip over this Kubo's pubsub as well; empty for the one that is found here
     help: Help | None = None
     changed: Callable[[str], None] = field(default=lambda _pid: None)
-
-
-def fetch_with(replicas: Replicas) -> Fetch:
-    """Return the function that brings a publisher's log up to what one node has."""
-
-    def fetch(pid: str, url: str) -> None:
-        fetcher = Fetcher([HttpSource.parse(url)], SILENT)
-        try:
-            report = sync(replicas, pid, fetcher)
-        finally:
-            fetcher.close()
-        for heard in report.heard:
-            # What the publisher signed is nobody else's fault; a source that contradicts its own head lied.
-            if isinstance(heard.error, IntegrityError | MalformedError):
-                raise heard.error
-
-    return fetch
+    said: Callable[[str], None] = field(default=lambda _words: None)
 
 
 @contextmanager
@@ -79,8 +61,19 @@ def start_gossip(store: LocalStore, chosen: Gossiping) -> GossipService:
     """Return the gossip of the node over `store`; it begins with `listen`."""
     replicas = Replicas(store)
     config = Config(interval=chosen.interval, quiet=chosen.quiet)
-    static = dict.fromkeys([*chosen.peers, *known_peers(store.home)])
+    static = dict.fromkeys([*(HttpSource.parse(peer).url for peer in chosen.peers), *known_peers(store.home)])
     follow = [*chosen.follow, *(chosen.help.publishers if chosen.help else ())]
+
+    def guard(url: str) -> None:
+        if url not in static:  # the operator may name what it likes
+            check_reach(url)
+
     return GossipService(
-        Judge(replicas, fetch_with(replicas)), config, static=static, follow=follow, changed=chosen.changed
+        Judge(replicas, fetch_with(replicas, guard)),
+        config,
+        static=static,
+        follow=follow,
+        changed=chosen.changed,
+        said=chosen.said,
+        guard=guard,
     )

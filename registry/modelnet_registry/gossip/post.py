@@ -14,11 +14,12 @@ from http import HTTPStatus
 
 import h11
 
-from modelnet.errors import UnavailableError
+from modelnet.errors import UnavailableError, UsageError
 from modelnet.stores.http import HttpSource
+from modelnet_registry.gossip.addresses import Reach, host_of, reach
 from modelnet_registry.gossip.messages import MAX_BATCH
 
-__all__ = ["CONTENT_TYPE", "EXCHANGE_S", "exchange"]
+__all__ = ["CONTENT_TYPE", "EXCHANGE_S", "check_reach", "exchange"]
 
 CONTENT_TYPE = "application/vnd.modelnet.gossip.v1"
 EXCHANGE_S = 15.0
@@ -28,13 +29,30 @@ RECEIVE = 64 * 1024
 
 def exchange(url: str, batch: bytes, limit_s: float = EXCHANGE_S) -> bytes:
     """Send `batch` to the node at `url` and return what it answers; raise `UnavailableError` when it does not."""
-    source = HttpSource.parse(url)
     deadline = time.monotonic() + limit_s
     try:
+        source = HttpSource.parse(url)
         with closing(_connect(source, limit_s)) as sock:
             return _talk(sock, source, batch, deadline)
-    except (OSError, h11.RemoteProtocolError) as error:
+    except (OSError, UnicodeError, UsageError, h11.ProtocolError) as error:
+        # UnicodeError: a name that no resolver takes, as `a..b`. All that a peer's address can be is no answer.
         raise UnavailableError(f"no answer: {error}", rule="connection", source=url) from error
+
+
+def check_reach(url: str) -> None:
+    """Resolve the name in a URL that others told; raise `UnavailableError` where it means our own machine or link.
+
+    What is written as an address was looked at when it was told (`modelnet_registry.gossip.addresses`). A name server
+    that says another thing a moment later is not noticed: a service on loopback has to know who talks to it anyway.
+    """
+    host = host_of(url)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise UnavailableError(f"no answer: {error}", rule="connection", source=url) from error
+    meant = {str(address[0]) for *_, address in found}
+    if meant != {host} and any(reach(address) is not Reach.WORLD for address in meant):
+        raise UnavailableError("a name for this machine itself", rule="inside", source=url, got=sorted(meant))
 
 
 def _connect(source: HttpSource, limit_s: float) -> socket.socket:

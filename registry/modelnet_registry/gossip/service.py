@@ -4,9 +4,9 @@
         door = GossipDoor(service.answer)                    # what peers send us
         service.listen("http://10.0.0.7:8710")               # how peers can reach us; starts the clock
 
-Threads: one keeps time and looks whether another process changed the store; a few exchange batches with peers; a few
-judge, one of them nothing but negatives and evidence. The machine is used under one lock, and nothing slow is done in
-it. Every queue is bounded; what does not fit is dropped, and found again by comparing heads.
+Threads: one keeps time and looks whether another process changed the store; a few exchange batches with peers; those of
+the judge (`modelnet_registry.gossip.bench`). The machine is used under one lock, and nothing slow is done in it. Every
+queue is bounded; what does not fit is dropped, and found again by comparing heads.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ import queue
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import SystemRandom
 from types import TracebackType
 from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
 
-from modelnet.errors import MalformedError, ModelnetError, UnavailableError, UsageError
-from modelnet.stores.http import HttpSource
+from modelnet.errors import MalformedError, ModelnetError, UnavailableError
 from modelnet.stores.logindex import LogRow
-from modelnet_registry.gossip.effects import Blame, Check, Config, Effect, News, Send, Serve, Verdict
+from modelnet_registry.gossip.addresses import canonical, host_of, told
+from modelnet_registry.gossip.bench import Bench
+from modelnet_registry.gossip.effects import Also, Blame, Check, Config, Effect, News, Send, Serve
+from modelnet_registry.gossip.journal import Journal
 from modelnet_registry.gossip.judge import Judge, Judgement, Snapshot
-from modelnet_registry.gossip.machine import Machine
+from modelnet_registry.gossip.machine import Machine, url_of
 from modelnet_registry.gossip.messages import (
     NOBODY,
     Entries,
@@ -50,12 +51,10 @@ log = logging.getLogger("modelnet_registry.gossip")
 log.addHandler(logging.NullHandler())
 
 SENDERS = 4
-JUDGES = 3  # and one for negatives and evidence only
 MAX_LEGS = 3  # batches sent in one exchange: compare, tell and ask, tell what was asked for
 MAX_SENDS = 256  # exchanges that wait for a sender
 MAX_CONTENTS = 256  # items kept in memory because they were just judged and are about to be told
 MAX_CONTENTS_BYTES = 4 * 1024 * 1024
-MAX_TRACE = 1000  # events for `gossip trace`
 LOOK_S = 1.0  # how often the store is looked at for what other processes changed; with short intervals, half of one
 STOP_S = 3.0
 
@@ -78,8 +77,14 @@ class GossipService:
     def __init__(
         self, judge: Judge, config: Config | None = None, *, static: Iterable[str] = (), follow: Iterable[str] = (),
         exchange: Exchange = exchange, changed: Callable[[str], None] = lambda _pid: None,
+        said: Callable[[str], None] = lambda _words: None, guard: Callable[[str], None] = lambda _url: None,
     ) -> None:  # fmt: skip
-        """Judge with `judge`; `changed(pid)` is called, in a thread of ours, when more is known of a publisher."""
+        """Judge with `judge`; `changed(pid)` is called, in a thread of ours, when more is known of a publisher.
+
+        `said` is called with what the operator should read at once; `guard` raises for a URL that may not be called.
+        """
+        self.guard = guard
+        self._said = said
         self.config = config or Config()
         self._judge = judge
         self._exchange = exchange
@@ -89,16 +94,16 @@ class GossipService:
         self._own = NOBODY
         self._stop = threading.Event()
         self._sends: queue.Queue[tuple[str, tuple[Message | Stored, ...]]] = queue.Queue(MAX_SENDS)
-        self._checks: queue.Queue[Check] = queue.Queue()  # the machine bounds both
-        self._urgent: queue.Queue[Check] = queue.Queue()
+        self._bench = Bench(judge, self.config.interval, self._settle)
         self._contents: OrderedDict[tuple[str, bytes], Negative | Evidence] = OrderedDict()
         self._contents_bytes = 0
         self._known: dict[str, Snapshot] = {}
         self._rows: dict[str, LogRow] = {}
         self._broadcasts: list[Broadcast] = []
         self._threads: list[threading.Thread] = []
-        self._trace: deque[tuple[float, str, str, str]] = deque(maxlen=MAX_TRACE)
-        self.counts: Counter[str] = Counter()
+        self.journal = Journal()
+        self.buses: dict[str, str] = {}  # bus → why it does not work, empty where it does
+        self.transfers: dict[str, tuple[int, int]] = {}  # locator → bytes that came, and all of them
         for pid in follow:
             self._machine.follow(pid)
 
@@ -116,9 +121,8 @@ class GossipService:
         """Begin; `url` is where peers reach this node, or empty when they cannot."""
         self._own = url or NOBODY
         self._machine.view.own = self._machine.members.own = url
-        jobs: list[tuple[str, Callable[[], None]]] = [("clock", self._keep_time), ("urgent", self._judge_urgent)]
+        jobs: list[tuple[str, Callable[[], None]]] = [("clock", self._keep_time), *self._bench.jobs()]
         jobs += [(f"send-{n}", self._send_all) for n in range(SENDERS)]
-        jobs += [(f"judge-{n}", self._judge_all) for n in range(JUDGES)]
         for name, job in jobs:
             thread = threading.Thread(target=self._guard, args=(job,), name=f"gossip-{name}", daemon=True)
             self._threads.append(thread)
@@ -127,6 +131,7 @@ class GossipService:
     def stop(self) -> None:
         """End all threads; what they were doing is found again by the next run."""
         self._stop.set()
+        self._bench.stop()
         deadline = time.monotonic() + STOP_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -154,9 +159,9 @@ class GossipService:
         except MalformedError as error:
             self._note("malformed", remote, str(error))
             with self._lock:
-                self._blamed(self._machine.malformed(remote, time.monotonic(), str(error)))
+                self._blamed(self._machine.malformed(f"{remote} ", time.monotonic(), str(error)))
             raise
-        url = sender if self._is_believable(sender, remote) else ""
+        url = self._believable(sender, remote)
         key = f"{remote} {url}"
         with self._lock:
             if url:
@@ -171,7 +176,7 @@ class GossipService:
         with self._lock:
             key = f"{source} {sender if self._machine.view.knows(sender) else ''}"
             effects = self._machine.received(key, messages, time.monotonic(), size=size)
-        return self._dispatch(effects, key)
+        return list(self._dispatch(effects, key))
 
     def heard_nonsense(self, source: str, reason: str) -> None:
         """Note that `source` sent on a broadcast bus what means nothing."""
@@ -181,11 +186,7 @@ class GossipService:
         self._blamed(effects)
 
     def met(self, url: str, source: str) -> None:
-        """Note a peer's address, of whatever quality."""
-        try:
-            url = HttpSource.parse(url).url
-        except UsageError:
-            return
+        """Note a peer's address, of whatever quality; `source` told it."""
         with self._lock:
             if self._machine.met(url, source):
                 self._note("met", url, f"told by {source}")
@@ -195,42 +196,43 @@ class GossipService:
         with self._lock:
             return [self._machine.told()]
 
-    def _is_believable(self, sender: str, remote: str) -> bool:
-        """Tell whether a claimed address is the caller's own, so that nobody makes us call a third party."""
-        if sender == NOBODY:
-            return False
-        try:
-            HttpSource.parse(sender)
-        except UsageError:
-            return False
-        return urlsplit(sender).hostname == remote or self._machine.view.peer(sender) is not None
+    def _believable(self, sender: str, remote: str) -> str:
+        """Return a claimed address if it is the caller's own, so that nobody makes us call a third party."""
+        url = canonical(sender)
+        if url is None:
+            return ""
+        if host_of(url) == remote:
+            return url
+        # A peer with a name, or behind a router: it may be who it says, and is only called as it is anyway.
+        return url if self._machine.view.peer(url) is not None and told(url, remote, self._own) else ""
 
     # What goes out.
 
-    def _dispatch(self, effects: Sequence[Effect], partner: str = "") -> list[Message]:
-        """Do what the machine asks for; return what is for `partner`, who waits for an answer."""
-        answer: list[Message] = []
+    def _dispatch(self, effects: Sequence[Effect], partner: str = "") -> Iterator[Message]:
+        """Do what the machine asks for; return what is for `partner`, who waits for an answer, made as it is taken."""
+        answer: list[Message | Stored | Serve] = []
         for effect in effects:
             match effect:
                 case Send(peer, messages) if peer == partner:
-                    answer += self._solid(messages)
+                    answer += messages
                 case Send(peer, messages):
                     self._later(peer, messages)
                 case Serve(peer) if peer == partner:
-                    if (part := self._part(effect)) is not None:
-                        answer.append(part)
+                    answer.append(effect)
                 case News():
                     pass  # see `_broadcast`
                 case Serve():
                     pass  # only who waits for an answer is served: entries are too large to be sent on a suspicion
-                case Check(item=item):
-                    (self._urgent if isinstance(item, Negative | Evidence) else self._checks).put(effect)
+                case Check():
+                    self._bench.put(effect)
+                case Also(key, peer):
+                    self._bench.also(key, peer)
                 case Blame():
                     self._blamed([effect])
-        return answer
+        return self._solid(answer)
 
     def _later(self, peer: str, messages: tuple[Message | Stored, ...]) -> None:
-        url = peer.rpartition(" ")[2]
+        url = url_of(peer)
         if not url.startswith("http"):
             return  # it called us and cannot be called
         try:
@@ -246,21 +248,30 @@ class GossipService:
             log.debug("cannot serve a part of a log: %s", error)
             return None
 
-    def _solid(self, messages: Iterable[Message | Stored]) -> list[Message]:
-        """Put items in the place of their names."""
-        found: list[Message] = []
+    def _solid(self, messages: Iterable[Message | Stored | Serve]) -> Iterator[Message]:
+        """Put items in the place of their names, one at a time: nobody makes us hold more than a batch takes."""
+        shelves: dict[str, Snapshot | None] = {}  # a batch asks for many marks of one publisher
         for message in messages:
-            if not isinstance(message, Stored):
-                found.append(message)
-            elif (item := self._content(message)) is not None:
-                found.append(item)
-        return found
+            match message:
+                case Stored():
+                    made: Message | None = self._content(message, shelves)
+                case Serve():
+                    made = self._part(message)
+                case _:
+                    made = message
+            if made is not None:
+                yield made
 
-    def _content(self, stored: Stored) -> Item | None:
+    def _content(self, stored: Stored, shelves: dict[str, Snapshot | None]) -> Item | None:
+        pid, mark = stored
         try:
-            if stored.mark is None:
-                return self._judge.note(stored.pid)
-            return self._contents.get((stored.pid, stored.mark)) or self._judge.marked(stored.pid, stored.mark)
+            if mark is None:
+                return self._judge.note(pid)
+            if (kept := self._contents.get((pid, mark))) is not None:
+                return kept
+            if pid not in shelves:
+                shelves[pid] = self._judge.snapshot(pid)
+            return self._judge.marked(pid, mark, shelves[pid])
         except (ModelnetError, OSError) as error:
             log.debug("cannot tell what is not readable: %s", error)
             return None
@@ -273,13 +284,14 @@ class GossipService:
                 continue
             self._talk(url, self._solid(messages))
 
-    def _talk(self, url: str, messages: list[Message]) -> None:
+    def _talk(self, url: str, messages: Iterable[Message]) -> None:
         """Exchange batches with a peer until neither has anything to say, at most `MAX_LEGS` times."""
         for _ in range(MAX_LEGS):
-            if not messages or self._stop.is_set():
-                return
             batch = encode_batch(self._own, messages)
+            if batch == encode_batch(self._own, ()) or self._stop.is_set():
+                return
             try:
+                self.guard(url)
                 answer = self._exchange(url, batch)
             except UnavailableError as error:
                 self._note("failed", url, error.message)
@@ -301,31 +313,6 @@ class GossipService:
             messages = self._dispatch(effects, url)
 
     # Judging.
-
-    def _judge_urgent(self) -> None:
-        self._judge_from(self._urgent)
-
-    def _judge_all(self) -> None:
-        self._judge_from(self._checks)
-
-    def _judge_from(self, checks: queue.Queue[Check]) -> None:
-        while not self._stop.is_set():
-            try:
-                check = checks.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            self._check(check)
-
-    def _check(self, check: Check) -> None:
-        item, url = check.item, check.peer.rpartition(" ")[2]
-        judgement = Judgement(Verdict.LATER)
-        try:
-            judgement = self._judge.check(item, url if url.startswith("http") else "")
-        except OSError as error:
-            log.warning("cannot judge: %s", error)
-        finally:
-            # Whatever happened: the machine counts what it waits for.
-            self._settle(check, judgement)
 
     def _settle(self, check: Check, judgement: Judgement) -> None:
         item = check.item
@@ -368,7 +355,7 @@ class GossipService:
         """Tell on the broadcast buses what is news: at once if we found it out, else unless others do."""
         if not self._broadcasts:
             return
-        items = self._solid(item for effect in effects if isinstance(effect, News) for item in effect.items)
+        items = list(self._solid(item for effect in effects if isinstance(effect, News) for item in effect.items))
         for bus in self._broadcasts:
             (bus.publish if own else bus.relay)(items)
 
@@ -423,8 +410,7 @@ class GossipService:
     # For people.
 
     def _note(self, what: str, peer: str, words: str) -> None:
-        self.counts[what] += 1
-        self._trace.append((time.time(), what, peer.strip(), words[:300]))
+        self.journal.note(what, peer, words)
 
     def _blamed(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -438,8 +424,23 @@ class GossipService:
         """How this node calls itself in a batch."""
         return self._own
 
-    def report(self) -> dict[str, Any]:
-        """Return what an operator may want to see, as plain values."""
+    @property
+    def counts(self) -> Counter[str]:
+        """How often what happened."""
+        return self.journal.counts
+
+    def bus(self, name: str, reason: str) -> None:
+        """Note that a bus works, or why it does not."""
+        if self.buses.get(name) != reason:
+            self._note(name, "", reason or "works")
+            self.buses[name] = reason
+            if reason:
+                self._said(f"{name} does not work: {reason}")
+
+    def report(self, after: int | None = None) -> dict[str, Any]:
+        """Return what an operator may want to see, as plain values; with `after`, the events after that one only."""
+        if after is not None:
+            return {"url": self._own, **self.journal.report(after)}
         return {
             "url": self._own, "interval": self.config.interval, "quiet": self.config.quiet,
             "peers": [{"url": url, "state": state, "reason": reason} for url, state, reason in self.peers],
@@ -450,14 +451,13 @@ class GossipService:
                 }
                 for head in self.heads.values()
             ],
-            "counts": dict(self.counts), "tables": self.sizes,
-            "trace": [{"time": at, "event": what, "peer": peer, "text": text} for at, what, peer, text in self.trace],
+            "counts": dict(self.counts), "tables": self.sizes, "buses": self.buses,
+            "transfers": [
+                {"locator": name, "bytes": done, "total": total}
+                for name, (done, total) in list(self.transfers.items())
+            ],
+            **self.journal.report(),
         }  # fmt: skip
-
-    @property
-    def trace(self) -> list[tuple[float, str, str, str]]:
-        """The last events: unix time, what happened, the peer, and more words."""
-        return list(self._trace)
 
     @property
     def peers(self) -> list[tuple[str, str, str]]:

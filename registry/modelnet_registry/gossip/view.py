@@ -15,19 +15,16 @@ after Heilman et al., "Eclipse Attacks on Bitcoin's Peer-to-Peer Network", 2015,
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from functools import lru_cache
 from hashlib import blake2b
 from random import Random
-from sys import intern
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
-__all__ = ["MAX_FRESH", "MAX_TRIED", "TRANSITIONS", "PeerState", "Sign", "View", "is_loopback", "range_of"]
+from modelnet_registry.gossip.addresses import range_of, told
+
+__all__ = ["MAX_FRESH", "MAX_TRIED", "TRANSITIONS", "PeerState", "Sign", "View"]
 
 MAX_TRIED = 32
 MAX_FRESH = 128
@@ -40,9 +37,6 @@ BACKOFF_MOST = 8.0  # … up to this, and up to this for a peer that the operato
 BACKOFF_STATIC = 2.0
 BAN_S = 3600.0
 STRIKES = 3  # lies until a ban; one may be a bug or a peer that was itself lied to
-
-
-_IPV4 = re.compile(r"https?://([0-9]{1,3}\.[0-9]{1,3})\.[0-9]{1,3}\.[0-9]{1,3}(?::|/|$)")
 
 
 class PeerState(Enum):
@@ -90,32 +84,6 @@ class Peer:
         self.reason = ""
 
 
-@lru_cache(4096)
-def range_of(url: str) -> str:
-    """Return the address range that a peer counts towards: an IPv4 /16, an IPv6 /32, or the end of a host name."""
-    if plain := _IPV4.match(url):
-        return intern(plain[1])
-    host = urlsplit(url).hostname or url
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return intern(".".join(host.split(".")[-2:]))
-    return intern(".".join(str(address).split(".")[:2]) if address.version == 4 else address.exploded[:9])
-
-
-@lru_cache(4096)
-def is_loopback(url: str) -> bool:
-    """Tell whether an address means the machine itself, or nothing that a peer could be."""
-    host = (urlsplit(url).hostname or "").removesuffix(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
-
-
 class View:
     """The peers of the node at `own`."""
 
@@ -150,12 +118,13 @@ class View:
 
     def hear(self, url: str, source: str) -> bool:
         """Note an address that `source` told; tell whether there was a place for it."""
+        if (found := told(url, source, self.own)) is None:
+            return False
+        url = found
         if url == self.own or url in self._static or url in self._tried or url in self._banned or url in self._fresh:
             return False
         if self._sources[source] >= FROM_ONE:
             return False
-        if is_loopback(url) and not is_loopback(self.own):
-            return False  # an address on our own machine, told from outside, is an attempt to use us
         mine, key = range_of(url), self._key(url)
         if len(self._fresh) >= MAX_FRESH and not self._make_room(mine, key):
             return False

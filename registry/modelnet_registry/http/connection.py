@@ -19,10 +19,11 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Any
 
 import h11
 
@@ -73,6 +74,7 @@ class Connection:
         self._limits = limits
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._stopping = False
+        self.waiting_since: float | None = None  # while the peer owes us a request, or the rest of one
 
     def take_no_more(self) -> None:
         """Take no request after the one that is being answered."""
@@ -86,11 +88,21 @@ class Connection:
     def run(self, session: Session) -> None:
         """Answer requests with `session` until the connection ends."""
         try:
-            while (head := self._next_head()) is not None:
-                if not self._answer(head, session):
+            while True:
+                with self._waiting():
+                    head = self._next_head()
+                if head is None or not self._answer(head, session):
                     break
         except (OSError, h11.LocalProtocolError) as error:
             log.debug("connection ended: %s", error)  # the peer went away or took too long: its own business
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.waiting_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waiting_since = None
 
     def _next_head(self) -> h11.Request | None:
         """Wait for a request; None at the end of the connection or when what came is no request."""
@@ -134,7 +146,7 @@ class Connection:
         body = _Body(self._http, self._receive, self._write, self._limits.head_s)
         opening: Sequence[Buffer] = ()
         try:
-            response = session.respond(_request(head, body.read, _remote(self._sock)))
+            response = session.respond(_request(head, self._reading(body), self._sock))
             if head.method != b"HEAD" and not isinstance(response.body, bytes | memoryview):
                 opening = next(response.body, ())  # what refuses here is answered as a refusal
         except Refusal as refusal:
@@ -153,6 +165,13 @@ class Connection:
             return False
         self._http.start_next_cycle()
         return True
+
+    def _reading(self, body: _Body) -> Callable[[int], bytes]:
+        def receive(limit: int) -> bytes:
+            with self._waiting():
+                return body.read(limit)
+
+        return receive
 
     def _write(self, data: bytes) -> None:
         self._sock.settimeout(self._limits.send_s)
@@ -273,15 +292,15 @@ def shut(sock: socket.socket, how: int) -> None:
         log.debug("shutdown: %s", error)
 
 
-def _remote(sock: socket.socket) -> str:
-    """Return the peer's IP address, an IPv4 one also where it came in by IPv6."""
+def _address(name: Callable[[], Any]) -> str:
+    """Return the IP address of one end of a connection, an IPv4 one also where it came in by IPv6."""
     try:
-        return str(sock.getpeername()[0]).removeprefix("::ffff:")
+        return str(name()[0]).removeprefix("::ffff:")
     except (OSError, IndexError):
         return ""
 
 
-def _request(head: h11.Request, receive: Callable[[int], bytes], remote: str) -> Request:
+def _request(head: h11.Request, receive: Callable[[int], bytes], sock: socket.socket) -> Request:
     target = head.target.decode("ascii")
     # RFC 9112 §3.2.2: "a server MUST accept the absolute-form in requests", which is for proxies.
     path, _, query = _ABSOLUTE.sub("", target).partition("?")
@@ -293,7 +312,8 @@ def _request(head: h11.Request, receive: Callable[[int], bytes], remote: str) ->
         for name, value in head.headers
         if name not in (b"authorization", b"proxy-authorization", b"cookie")
     )
-    return Request(head.method.decode("ascii"), path, query, headers, receive, remote)
+    remote, local = _address(sock.getpeername), _address(sock.getsockname)
+    return Request(head.method.decode("ascii"), path, query, headers, receive, remote, local)
 
 
 def _report(error: Exception, head: h11.Request | None) -> None:

@@ -48,7 +48,8 @@ class Request:
     query: str = ""
     headers: Sequence[tuple[str, str]] = ()
     receive: Callable[[int], bytes] = field(default=_no_body, compare=False, repr=False)
-    remote: str = ""  # the peer's IP address
+    remote: str = ""  # the peer's IP address …
+    local: str = ""  # … and the one that it called
 
     def header(self, name: str) -> str | None:
         """Return the values of the header `name` as one list (RFC 9110 §5.3), or None."""

@@ -5,8 +5,9 @@
         stop.wait()
 
 Threads, not coroutines: reading, hashing and sending all release the interpreter lock, and a gather write from a reused
-buffer moves several times what asyncio's streams do. Beyond `MAX_CONNECTIONS` a peer is told 503 and when to come back;
-beyond a few of those answers as well, it is cut off.
+buffer moves several times what asyncio's streams do. Beyond `MAX_CONNECTIONS` somebody who waits gives way
+(`modelnet_registry.http.crowd`), or the peer is told 503 and when to come back; beyond a few of those answers as well,
+it is cut off.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Self
 
 from modelnet.errors import UnavailableError
 from modelnet_registry.http.connection import DEFAULT_LIMITS, Connection, Limits, shut
+from modelnet_registry.http.crowd import Crowd, Guest, address_of
 from modelnet_registry.http.message import Door, Refusal, Request, Response
 
 __all__ = ["MAX_CONNECTIONS", "Server"]
@@ -66,12 +68,9 @@ class Server:
         """Bind the address; raises `UnavailableError` when that is not possible."""
         self._door = door
         self._limits = limits
-        self._max_connections = max_connections
         self._listener = _listen(host, port)
         self._wake, self._waker = socket.socketpair()
-        self._lock = threading.Lock()
-        self._connections: dict[threading.Thread, tuple[Connection, socket.socket]] = {}
-        self._refusals = 0
+        self._crowd = Crowd(max_connections)
         self._thread = threading.Thread(target=self._accept, name="modelnet-accept", daemon=True)
 
     @property
@@ -100,18 +99,17 @@ class Server:
             self._thread.join()
         self._listener.close()
         self._wake.close()
-        for connection, _ in self._open().values():
-            connection.take_no_more()  # all of them, before the first peer can notice
-        for connection, _ in self._open().values():
-            connection.stop()
+        for guest in self._open().values():
+            guest.connection.take_no_more()  # all of them, before the first peer can notice
+        for guest in self._open().values():
+            guest.connection.stop()
         self._join(grace_s)
-        for _, sock in self._open().values():
-            shut(sock, socket.SHUT_RDWR)
+        for guest in self._open().values():
+            shut(guest.sock, socket.SHUT_RDWR)
         self._join(FORCE_S)
 
-    def _open(self) -> dict[threading.Thread, tuple[Connection, socket.socket]]:
-        with self._lock:
-            return dict(self._connections)
+    def _open(self) -> dict[threading.Thread, Guest]:
+        return self._crowd.here()
 
     def _join(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -138,42 +136,38 @@ class Server:
 
     def _admit(self, sock: socket.socket) -> None:
         """Give `sock` a thread, or tell the peer that there is none."""
-        with self._lock:
-            full = len(self._connections) - self._refusals >= self._max_connections
-            if full and self._refusals >= MAX_REFUSALS:
-                sock.close()
-                return
-            self._refusals += full
-            connection = Connection(sock, REFUSAL_LIMITS if full else self._limits)
-            thread = threading.Thread(target=self._serve, args=(connection, sock), kwargs={"full": full}, daemon=True)
-            # Known before it runs, so that `stop` cannot miss it.
-            self._connections[thread] = (connection, sock)
+        room, goes = self._crowd.make_room(sock)
+        if goes is not None:
+            shut(goes.sock, socket.SHUT_RDWR)
+        if not room and self._crowd.refused() >= MAX_REFUSALS:
+            sock.close()
+            return
+        guest = Guest(Connection(sock, self._limits if room else REFUSAL_LIMITS), sock, address_of(sock), not room)
+        thread = threading.Thread(target=self._serve, args=(guest,), daemon=True)
+        # Known before it runs, so that `stop` cannot miss it.
+        self._crowd.add(thread, guest)
         try:
             thread.start()
         except RuntimeError as error:  # no thread to be had
             log.warning("cannot serve a connection: %s", error)
-            self._forget(thread, sock, full=full)
+            self._crowd.drop(thread)
+            sock.close()
 
-    def _serve(self, connection: Connection, sock: socket.socket, *, full: bool) -> None:
+    def _serve(self, guest: Guest) -> None:
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if full:
-                connection.run(_Full())
+            guest.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if guest.one_too_many:
+                guest.connection.run(_Full())
                 return
             with self._door.session() as session:
-                connection.run(session)
+                guest.connection.run(session)
         except Exception as error:  # the boundary of the thread
             # No trace: without a handler of its own, logging would print it on stderr.
             log.error("connection failed: %s: %s", type(error).__name__, error)  # noqa: TRY400
             log.debug("trace", exc_info=error)
         finally:
-            self._forget(threading.current_thread(), sock, full=full)
-
-    def _forget(self, thread: threading.Thread, sock: socket.socket, *, full: bool) -> None:
-        with self._lock:
-            self._connections.pop(thread, None)
-            self._refusals -= full
-        sock.close()
+            self._crowd.drop(threading.current_thread())
+            guest.sock.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
