@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 import modelnet
+from modelnet.errors import UnavailableError
 from modelnet.replica import Replicas
+from modelnet_registry.gossip import helping
 from modelnet_registry.gossip.helping import Help
 from modelnet_registry.gossip.holding import Allowance, Holding
 from modelnet_registry.gossip.members import FROM_ONE, FROM_RANGE, GONE, MAX_MEMBERS, MAX_SPACE, Members
 from modelnet_registry.gossip.messages import MemberLine
+from modelnet_registry.gossip.messages import Members as Members_
+from modelnet_registry.gossip.proving import Proofs
 from tests.gossip.nodes import Node, eventually, running
+from tests.gossip.test_slow import post
 
 MIB = 1 << 20
 
@@ -77,6 +86,8 @@ def test_what_an_operator_allows() -> None:
     assert not allowance.allows(61, 40, hour=12)
     assert [hour for hour in range(24) if allowance.is_quiet(hour)] == [0, 1, 2, 3, 4, 5, 22, 23]
     assert not any(Allowance(1).is_quiet(hour) for hour in range(24))
+    assert all(Allowance(1, quiet_from=0, quiet_to=24).is_quiet(hour) for hour in range(24))
+    assert [hour for hour in range(24) if Allowance(1, None, 20, 24).is_quiet(hour)] == [20, 21, 22, 23]
     assert allowance.pause(50, elapsed=2.0, done=0) == pytest.approx(3.0)
     assert Allowance(1).pause(10**9, 0.0, 0) == 0.0
 
@@ -155,3 +166,101 @@ def test_helpers_take_over_from_those_who_leave(tmp_path: Path) -> None:
         left = [node for node in nodes if node is not nodes[first]]
         eventually(lambda: holders(left) >= 2, 60)
         assert holders(left) <= 3
+
+
+@contextmanager
+def giving(answers: dict[str, bytes]) -> Iterator[str]:
+    """Run a node that gives what is in a table, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer."""
+            content = answers.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def released(home: Path, size: int = MIB) -> Any:
+    """Publish a model of some chunks from a new store."""
+    modelnet.init(alias="acme", home=home)
+    folder = home.parent / f"{home.name} model"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(Random(1).randbytes(size))
+    return modelnet.publish(folder, name="tiny", version="1.0", home=home)
+
+
+def test_a_copy_counts_once_a_part_of_it_was_shown(tmp_path: Path) -> None:
+    """Who has the model shows it; who has its manifest alone, or is no node, or is nothing, does not."""
+    made = released(tmp_path / "publisher")
+    proofs = Proofs(Random(1), lambda _url: None, 60.0)
+    with running(tmp_path / "publisher") as holder:
+        manifest = holder.store.block(made.release.manifest)
+        assert manifest is not None
+        with giving({f"/ipfs/{made.release.manifest}?format=raw": manifest, "/healthz": b"ok\n"}) as pretender:
+            assert proofs.shows(made.release.manifest, holder.url)
+            assert not proofs.shows(made.release.manifest, pretender)
+            strange = ["http://x:99999", "http://a..b", "http://127.0.0.1:9", ""]
+            assert not any(proofs.shows(made.release.manifest, url) for url in strange)
+            assert proofs.alive([holder.url, pretender, *strange]) == {holder.url, pretender}
+    assert not proofs.shows(made.release.manifest, holder.url)
+    assert proofs.alive([holder.url]) == set()
+
+
+def test_a_crowd_that_only_pretends_is_waited_for_but_not_for_ever() -> None:
+    """A thousand members that answer and hold nothing rank before an honest one: it holds after a while."""
+    crowd = {f"http://66.1.{n >> 8}.{n & 255}:1": 1 << 14 for n in range(1000)}
+    own = "http://10.0.0.1:1"
+    decider = Holding(own, 3, patience=1.0)
+    held = next(turn for turn in range(100) if decider.wants("m", crowd | {own: 1}, lambda _: False, float(turn)))
+    assert 8 < held < 20
+
+
+def test_what_is_fetched_ends_with_the_allowed_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pull that is going on when quiet hours begin ends there; one that goes on when the node stops, too."""
+    stop, told = threading.Event(), list[tuple[int, int]]()
+    throttle = helping._Throttle(Allowance(100, quiet_from=22, quiet_to=6), stop, lambda *both: told.append(both))
+    monkeypatch.setattr(helping, "local_hour", lambda: 21)
+    throttle.begin("fetching", 30)
+    throttle.advance("", 10)
+    monkeypatch.setattr(helping, "local_hour", lambda: 22)
+    with pytest.raises(UnavailableError) as raised:
+        throttle.advance("", 10)
+    assert raised.value.rule == "quiet"
+    assert told == [(10, 30), (20, 30)]
+    monkeypatch.setattr(helping, "local_hour", lambda: 21)
+    stop.set()
+    with pytest.raises(UnavailableError):
+        throttle.advance("", 10)
+
+
+@pytest.mark.slow
+def test_helpers_that_may_not_hold_are_made_up_for(tmp_path: Path) -> None:
+    """Three helpers without room store nothing and count for nothing: a fourth one holds, also in a flood."""
+    made = released(tmp_path / "publisher", 4 * MIB)
+    pid = made.release.pid
+    full = Help([pid], Allowance(MIB), copies=1, every=2.0)
+    roomy = Help([pid], Allowance(64 * MIB), copies=1, every=2.0)
+    with ExitStack() as stack:
+        publisher = stack.enter_context(running(tmp_path / "publisher"))
+        nodes = [
+            stack.enter_context(running(tmp_path / f"full-{n}", peers=[publisher.url], helping=full)) for n in range(3)
+        ]
+        last = stack.enter_context(running(tmp_path / "roomy", peers=[publisher.url], helping=roomy))
+        for node in (*nodes, last):
+            lines = [MemberLine(f"http://127.0.9.9:{1000 + n}", 1 << 40, 1 << 40) for n in range(63)]
+            post(node.url, "-", Members_((*lines, MemberLine("http://x:99999", 1 << 40, 1 << 40))))
+        eventually(lambda: holders([last]) == 1, 60)
+        assert holders(nodes) == 0
+        assert all(node.store.block(made.release.manifest) is None for node in nodes)

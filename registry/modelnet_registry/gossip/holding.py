@@ -10,6 +10,7 @@ Nothing is coordinated and nothing has to be believed: a member counts as a hold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from modelnet.ipfs.placement import rank
 __all__ = ["Allowance", "Holding"]
 
 DAY = 24
+STEPS = 8  # ranks that wait one patience each
 
 
 @dataclass(slots=True)
@@ -44,8 +46,11 @@ class Holding:
                 self._short.pop(model, None)
                 return False
         since = self._short.setdefault(model, now)
-        # One rank after the other, or all that are left would fetch at once.
-        return now - since >= self.patience * (place - self.copies + 1)
+        # One rank after the other, or all that are left would fetch at once. Far down in the order the steps get
+        # shorter: those before may be a crowd that only pretends, and must not keep the model waiting for ever.
+        steps = place - self.copies + 1
+        waits = steps if steps <= STEPS else STEPS + math.log2(steps / STEPS)
+        return now - since >= self.patience * waits
 
     def forget(self, models: Mapping[str, object]) -> None:
         """Keep nothing about models that are not among `models` any more."""
@@ -54,7 +59,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What an operator gives: bytes of space, bytes a second, and local hours in which nothing is fetched."""
+    """What an operator gives: bytes of space, bytes a second, and local hours in which nothing is fetched.
+
+    From an hour to itself is no time; from 0 to 24 is the whole day.
+    """
 
     space: int
     rate: float | None = None
@@ -67,7 +75,8 @@ class Allowance:
 
     def is_quiet(self, hour: int) -> bool:
         """Tell whether an hour is one of the quiet ones; from 22 to 6 means over midnight."""
-        length = (self.quiet_to - self.quiet_from) % DAY
+        length = self.quiet_to - self.quiet_from
+        length += DAY if length < 0 else 0
         return (hour - self.quiet_from) % DAY < length
 
     def pause(self, count: int, elapsed: float, done: int) -> float:
