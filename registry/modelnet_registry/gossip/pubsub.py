@@ -146,13 +146,19 @@ class KuboPubsub:
         except ModelnetError as error:
             self._failed(error)
             return False
-        self.reason = ""
+        self._works("")
         return True
 
     def _failed(self, error: ModelnetError) -> None:
-        if str(error) != self.reason and not self._stop.is_set():
-            log.warning("pubsub does not work: %s", error)
-        self.reason = str(error)
+        if not self._stop.is_set():
+            self._works(str(error))
+
+    def _works(self, reason: str) -> None:
+        """Say where an operator looks whether the bus works, or why not."""
+        if reason and reason != self.reason:
+            log.warning("pubsub does not work: %s", reason)
+        self.reason = reason
+        self._service.bus("pubsub", reason)
 
     # Hearing.
 

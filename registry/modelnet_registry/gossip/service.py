@@ -403,6 +403,7 @@ class GossipService:
                 effects = self._machine.learned(snapshot.head, snapshot.marks, now=time.monotonic(), tell=news)
             if effects:
                 self._note("learned", "", f"{pid} size {snapshot.head.size}")
+            if news:
                 self._tell(pid)
             self._dispatch(effects)
             self._broadcast(effects, own=True)
