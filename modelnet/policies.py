@@ -29,6 +29,7 @@ from modelnet.core.identity import HEX, PID
 from modelnet.core.policy import MAX_POLICY, Policy
 from modelnet.errors import MalformedError, UnavailableError
 from modelnet.stores.home import Home
+from modelnet.stores.smallfile import read_small
 
 __all__ = ["POLICY_FILE", "TERMS_FILE", "Policies", "Terms", "check_file", "load_policies", "load_witnesses"]
 
@@ -149,19 +150,8 @@ def check_file(path: Path, *, needed: bool = True) -> bool:
 
 
 def _read(path: Path, limit: int) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UnavailableError(
-            f"cannot read the policy: {error.strerror}", rule="policy", path=str(path),
-            hint="set MODELNET_HOME to a folder that you can read",
-        ) from error  # fmt: skip
-    if len(content) > limit:
-        raise MalformedError("policy is too large", rule="policy", path=str(path), wanted=f"at most {limit}")
-    return content
+    hint = "set MODELNET_HOME to a folder that you can read"
+    return read_small(path, limit, "policy", follow=True, hint=hint)
 
 
 def _terms(given: Mapping[str, Any], base: Terms, path: str, *, single: bool) -> Terms:

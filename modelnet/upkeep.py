@@ -31,6 +31,7 @@ from modelnet.signed import find_row, identify, open_manifest
 from modelnet.stores.home import Home
 from modelnet.stores.index import FileStat, Index, ReleaseRow
 from modelnet.stores.local import ChunkReader, LocalStore, open_store
+from modelnet.stores.logindex import read_logs
 from modelnet.stores.placements import forget_placed, read_placed
 
 __all__ = ["Freed", "Problem", "fsck", "gc", "remove"]
@@ -234,6 +235,7 @@ def _check_all(store: LocalStore, *, repair: bool, progress: Progress) -> list[P
             progress.advance("disk", status.size)
         for release in store.index.releases():
             problems += _check_release(store, release, pool, repair=repair)
+    problems += _check_known(store)
     progress.end()
     return problems
 
@@ -276,7 +278,9 @@ def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor,
     except ModelnetError as error:
         if error.rule == "unlogged" and row.in_place:
             return  # a publication that was broken off before its release was in the log; nobody is offered it
-        # Nobody signed what this row says, so it is no release; the files stay until gc, and a pull finds them.
+        # Nobody signed what this row says, so it is no release; the files stay until gc, and a pull finds them. Where
+        # the log is gone nobody can tell: its releases are kept until it is here again.
+        repair = repair and error.rule != "missing"
         if repair:
             store.index.remove_release(row)
         yield Problem(error.rule or error.kind, name, f"{error}; pull or publish it again", repaired=repair)
@@ -299,6 +303,15 @@ def _check_release(store: LocalStore, row: ReleaseRow, pool: ThreadPoolExecutor,
         else:
             if found == tree.entry.size:
                 yield from _check_served(store.index, path, tree, repair=repair)
+
+
+def _check_known(store: LocalStore) -> Iterator[Problem]:
+    """Yield a problem for each publisher whose log the index knows and whose files are gone."""
+    for row in read_logs(store.index):
+        path = store.home.logs / row.pid
+        if not path.is_dir():
+            said = f"what was known of this publisher is gone; `modelnet sync {row.pid} --peer URL` brings it again"
+            yield Problem("log", str(path), said)
 
 
 def _check_served(index: Index, path: Path, tree: FileTree, *, repair: bool) -> Iterator[Problem]:

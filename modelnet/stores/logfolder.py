@@ -10,8 +10,6 @@ reader gets the beginning of the wider one. Nothing here is trusted: who reads r
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +30,13 @@ from modelnet.core.tiles import (
     subtrees,
     tile_at,
 )
-from modelnet.errors import MalformedError, UnavailableError
+from modelnet.errors import UnavailableError
+from modelnet.stores.smallfile import read_small
 
-__all__ = ["LogFolder"]
+__all__ = ["DAMAGED", "LogFolder"]
 
 HASH_TILE = WIDTH * HASH
+DAMAGED = "move it away and run `modelnet fsck`; what is missing of a log can be had again from any peer"
 PATIENCE = 100  # how often a reader looks again while a writer replaces tiles under its eyes
 
 
@@ -162,24 +162,7 @@ class LogFolder:
         return [*partial, tile.full] if tile.width < WIDTH else []
 
     def _read(self, name: str, limit: int) -> bytes | None:
-        path = self.path / name
-        try:
-            # A fifo must not block us, and a link must not lead out of the folder.
-            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UnavailableError(f"cannot read the log: {error.strerror}", rule="log", path=str(path)) from error
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise MalformedError("not a regular file in a log", rule="log", path=str(path))
-            try:
-                content = file.read(limit + 1)
-            except OSError as error:
-                raise UnavailableError(f"cannot read the log: {error.strerror}", rule="log", path=str(path)) from error
-        if len(content) > limit:
-            raise MalformedError("file of a log is too large", rule="log", path=str(path), wanted=f"at most {limit}")
-        return content
+        return read_small(self.path / name, limit, "log", hint=DAMAGED)
 
     def _write(self, name: str, content: bytes) -> None:
         path = self.path / name

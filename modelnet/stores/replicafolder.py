@@ -14,7 +14,6 @@ Each file is written whole and renamed into place. What is here was verified bef
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from modelnet import durable
 from modelnet.core.dsse import MAX_ENVELOPE
 from modelnet.core.evidence import MAX_EVIDENCE
 from modelnet.core.note import MAX_NOTE, SignedNote
-from modelnet.errors import MalformedError, UnavailableError
+from modelnet.errors import UnavailableError
 from modelnet.stores.locking import locked
-from modelnet.stores.logfolder import LogFolder
+from modelnet.stores.logfolder import DAMAGED, LogFolder
+from modelnet.stores.smallfile import read_small
 
 __all__ = ["Held", "ReplicaFolder", "Stamp"]
 
@@ -174,17 +174,4 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _read(path: Path, limit: int) -> bytes | None:
-    try:
-        # A fifo must not block us, and a link must not lead out of the folder.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UnavailableError(f"cannot read the log: {error.strerror}", rule="log", path=str(path)) from error
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise MalformedError("not a regular file among a publisher's", rule="log", path=str(path))
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise MalformedError("file of a publisher is too large", rule="log", path=str(path), wanted=f"at most {limit}")
-    return content
+    return read_small(path, limit, "log", hint=DAMAGED)
