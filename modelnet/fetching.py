@@ -30,6 +30,7 @@ WATCH_S = 0.25
 IDLE_S = 0.02
 REQUEST_S = 30.0  # for one block of at most 2 MiB, or a log of at most 16 MiB
 BLOCK_THREADS = 8
+SILENT_S = 3.0  # a failure that took this long is a source to wait for in vain; a refused connection takes none
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ class Fetcher:
         }
         self._lies: dict[str, ModelnetError] = {}
         self._singles: Counter[str] = Counter()  # bytes of chunks that came one by one
+        self._silent: set[str] = set()  # sources that were waited for in vain
         self._over = False
         self._watcher = _Watcher()
         self._lock = threading.Lock()
@@ -107,6 +109,18 @@ class Fetcher:
         """Return the sources that have not lied; those that did not answer come last, for each costs its timeout."""
         honest = [source for source in self.sources if self.reports[source.url].state != State.LIED.value]
         return sorted(honest, key=lambda source: self.reports[source.url].state == State.GONE.value)
+
+    def answering(self) -> list[HttpSource]:
+        """Return the sources to ask one by one: those that were silent only when there are no others.
+
+        Each of them would cost its timeout again; a transfer, which waits for nobody, still tries them.
+        """
+        usable = self.usable()
+        return [source for source in usable if source.url not in self._silent] or usable
+
+    def stop(self) -> None:
+        """Break off whatever is asked one by one: an interrupt does not wait for peers that are silent."""
+        self._over = True
 
     def accuse(self, source: str, error: ModelnetError) -> None:
         """Never ask `source` again: it lied, as `error` says."""
@@ -131,13 +145,14 @@ class Fetcher:
         """Return what one source answers to `ask`; None when it lied, for which it is accused, or does not answer."""
         if self._over:
             return None
-        connection = self._connection(source)
-        deadline = time.monotonic() + REQUEST_S
+        began = time.monotonic()
+        deadline = began + REQUEST_S
 
         def overdue(now: float) -> str | None:
             return "slow" if now > deadline or self._over else None
 
         try:
+            connection = self._connection(source)
             with self._watcher.watch(connection, overdue):
                 answer = ask(connection)
         except (IntegrityError, MalformedError, TrustError) as error:
@@ -147,8 +162,11 @@ class Fetcher:
             if not isinstance(error, NotHereError):
                 with self._lock:
                     self.reports[source.url] = SourceReport(source.url, 0, State.GONE.value, error.message)
+                    if time.monotonic() - began >= SILENT_S:
+                        self._silent.add(source.url)
             return None
         with self._lock:
+            self._silent.discard(source.url)
             if self.reports[source.url].state == State.GONE.value:
                 self.reports[source.url] = SourceReport(source.url, 0, State.OK.value)
         return answer
@@ -163,7 +181,7 @@ class Fetcher:
                 error.path, error.wanted = path, error.wanted or cid
                 raise
 
-        for source in self.usable():
+        for source in self.answering():
             if (content := self.ask(source, ask)) is not None:
                 with self._lock:
                     self._singles[source.url] += len(content) if cid.codec == RAW else 0
@@ -177,7 +195,7 @@ class Fetcher:
                 found = pool.map(lambda cid: self.block(cid, what, path=paths[cid]), paths)
                 return dict(zip(paths, found, strict=True))
             except BaseException:
-                self._over = True  # an interrupt does not wait for peers that are silent
+                self.stop()
                 raise
 
     def unavailable(self, message: str, wanted: object = None) -> ModelnetError:
@@ -186,10 +204,12 @@ class Fetcher:
             lie = next(iter(self._lies.values()))
             lie.hint = lie.hint or "give another source with --peer URL; what has arrived is kept"
             return lie
+        # Who answered well and gave no reason has nothing of what was asked for.
         states = [
-            f"{report.source}: {report.state}{', ' + report.reason if report.reason else ''}"
+            f"{report.source}: does not have it" if report.state == State.OK.value and not report.reason
+            else f"{report.source}: {report.state}{', ' + report.reason if report.reason else ''}"
             for report in self.reports.values()
-        ]
+        ]  # fmt: skip
         return UnavailableError(
             message, rule="sources", wanted=wanted, got="; ".join(states) or "no source",
             hint="give another source with --peer URL; what has arrived is kept",
@@ -213,6 +233,10 @@ class Fetcher:
                 if state is State.OK and not source.bytes and reason:
                     # It failed each time it was asked; others brought everything before it was given up.
                     state = State.SLOW if reason.startswith("slow") else State.GONE
+                earlier = self.reports[name]
+                if state is State.OK and not source.bytes and earlier.state == State.GONE.value:
+                    # It did not answer before either: that it was not waited for in the end makes it no better.
+                    state, reason = State.GONE, earlier.reason
                 self.reports[name] = SourceReport(name, source.bytes, state.value, reason)
         if not transfer.done:
             raise self.unavailable("some chunks are not to be had", wanted=f"{transfer.left} more bytes")

@@ -7,8 +7,9 @@
         of another history      → both heads are the evidence, kept and told
     each source → revocations and evidence, whatever its head is
 
-Sources are asked one after the other and each may only add: the largest head wins, a revocation that any of them has is
-enough, and what one withholds another brings. A source that sends what its own head excludes lied, and is not asked
+Sources are asked in turn, and the next one already while an earlier one keeps us waiting: many that are silent cost one
+timeout together. Each may only add: the largest head wins, a revocation that any of them has is enough, and what one
+withholds another brings. A source that sends what its own head excludes lied, and is not asked
 again; what the publisher signed is no source's fault. What all of them withhold is not noticed here: knowledge grows
 old instead, and a floor (a locator's, a lock file's) says how much there must be at least.
 """
@@ -16,8 +17,9 @@ old instead, and a floor (a locator's, a lock file's) says how much there must b
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -40,6 +42,8 @@ from modelnet.stores.loghttp import MAX_PAGES, RemoteLog
 
 __all__ = ["Heard", "SyncReport", "epoch_of", "sync"]
 
+HEAD_START_S = 1.0  # without an answer, and the next source is asked beside this one
+TURN_S = 0.05  # how often that is looked at
 SOURCE_S = 300.0  # with one source, beside the time limit of each request
 HELD = 8 * 1024 * 1024  # bytes of new entries (or MAX_NEW) that are fetched before the log is locked for adoption
 SPARE = 8 * 1024 * 1024  # bytes beyond EACH for every new entry: what a head may make us fetch
@@ -72,6 +76,7 @@ class SyncReport:
     negatives: int = 0
     evidence: int = 0
     heard: list[Heard] = field(default_factory=list)
+    counting: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def answered(self) -> int:
@@ -94,14 +99,9 @@ def sync(replicas: Replicas, pid: str, fetcher: Fetcher, *, floor: tuple[int, by
     held = len(replicas.evidence(pid))
     if replicas.known(pid):
         report.before = replicas.standing(pid).size
-    for source in fetcher.usable():
-        heard = Heard(source.url)
-        report.heard.append(heard)
-        try:
-            _Visit(fetcher, source, replicas, report, heard, time.monotonic() + SOURCE_S).run()
-        except _GoneError:
-            report_of = fetcher.reports[source.url]
-            heard.error = heard.error or UnavailableError(report_of.reason or "gone", rule="gone", source=source.url)
+    visits = [_Visit(fetcher, source, replicas, report, Heard(source.url)) for source in fetcher.answering()]
+    report.heard += [visit.heard for visit in visits]
+    _Round(visits).run()
     if not replicas.known(pid):
         raise fetcher.unavailable(f"the log of {pid} is not to be had")
     standing = replicas.standing(pid)
@@ -112,16 +112,63 @@ def sync(replicas: Replicas, pid: str, fetcher: Fetcher, *, floor: tuple[int, by
     return report
 
 
+class _Round:
+    """Visits in turn; one that waits for its source hands the turn on, and goes on by itself."""
+
+    def __init__(self, visits: Sequence[_Visit]) -> None:
+        self.visits = visits
+        self.failure: BaseException | None = None
+        self.ended = threading.Condition()
+
+    def run(self) -> None:
+        """Return when every visit has ended; raise what none of the sources is to blame for."""
+        if len(self.visits) == 1:  # nobody to hand the turn to
+            self.visits[0].run()
+            return
+        threads: list[threading.Thread] = []
+        try:
+            for visit in self.visits:
+                # Daemons: an interrupt does not wait for one that a firewall keeps busy.
+                threads.append(threading.Thread(target=self._visit, args=(visit,), name="modelnet-sync", daemon=True))
+                visit.answered = time.monotonic()
+                threads[-1].start()
+                with self.ended:
+                    while not (visit.over or self.failure or time.monotonic() - visit.answered > HEAD_START_S):
+                        self.ended.wait(TURN_S)
+                if self.failure is not None:
+                    break
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self.visits[0].fetcher.stop()
+            raise
+        if self.failure is not None:
+            raise self.failure
+
+    def _visit(self, visit: _Visit) -> None:
+        try:
+            visit.run()
+        except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
+            self.failure = self.failure or error
+        finally:
+            visit.replicas.store.index.close()  # this thread's
+            with self.ended:
+                visit.over = True
+                self.ended.notify_all()
+
+
 @dataclass(slots=True)
 class _Visit:
-    """One source, asked for all it has of one log."""
+    """One source, asked for all it has of one log; `answered` is when it last did."""
 
     fetcher: Fetcher
     source: HttpSource
     replicas: Replicas
     report: SyncReport
     heard: Heard
-    deadline: float
+    deadline: float = 0.0
+    answered: float = 0.0
+    over: bool = False
 
     @property
     def pid(self) -> str:
@@ -129,7 +176,15 @@ class _Visit:
         return self.report.pid
 
     def run(self) -> None:
-        """Adopt what the source has; raise `_GoneError` when it is not to be asked any more."""
+        """Adopt what the source has, until it is not to be asked any more; `heard` says what came of it."""
+        self.deadline = time.monotonic() + SOURCE_S
+        try:
+            self._take()
+        except _GoneError:
+            reason = self.fetcher.reports[self.source.url].reason or "gone"
+            self.heard.error = self.heard.error or UnavailableError(reason, rule="gone", source=self.source.url)
+
+    def _take(self) -> None:
         if self.replicas.known(self.pid):
             self._beside()  # revocations first: nothing that follows can keep us from them
         before = self._size()
@@ -148,6 +203,7 @@ class _Visit:
         if time.monotonic() > self.deadline:
             raise _GoneError("the source is too slow", rule="slow", source=self.source.url)
         answer = self.fetcher.ask(self.source, lambda connection: ask(RemoteLog(connection, self.pid, epoch)))
+        self.answered = time.monotonic()
         if answer is None:
             raise _GoneError("the source lied or does not answer", rule="gone", source=self.source.url)
         return answer
@@ -282,7 +338,8 @@ class _Visit:
             return False  # elsewhere the log may be known further
         except (IntegrityError, MalformedError) as error:
             raise self._lied(error) from error
-        self.report.negatives += 1
+        with self.report.counting:
+            self.report.negatives += 1
         return True
 
     def _evidence(self, content: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelnet.core.freshness import HARD_MAX_S
-from modelnet.errors import MalformedError, UnavailableError
+from modelnet.errors import MalformedError
 from modelnet.policies import Policies, Terms, load_policies, load_witnesses
 from modelnet.stores.home import Home
 
@@ -66,7 +66,7 @@ def test_files_are_bounded_and_read_errors_are_said(tmp_path: Path) -> None:
         load_policies(Home(tmp_path))
     path.unlink()
     path.mkdir()
-    with pytest.raises(UnavailableError, match="cannot read"):
+    with pytest.raises(MalformedError, match="not a regular file"):
         load_policies(Home(tmp_path))
 
 
