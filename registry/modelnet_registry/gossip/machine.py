@@ -25,15 +25,13 @@ from typing import Any, ClassVar
 from modelnet_registry.gossip.addresses import account_of
 from modelnet_registry.gossip.asked import Asked
 from modelnet_registry.gossip.effects import Also, Blame, Check, Config, Effect, News, Send, Serve, Verdict
+from modelnet_registry.gossip.held import Held
 from modelnet_registry.gossip.members import Members as MemberTable
 from modelnet_registry.gossip.messages import (
-    MAX_HEADS,
-    MAX_MARKS,
     MAX_WANTS,
     Entries,
     Evidence,
     Head,
-    HeadLine,
     Heads,
     Item,
     Marks,
@@ -59,7 +57,6 @@ MAX_CHECKS_STRANGERS = 160  # … and those who call us this much: there is alwa
 MAX_CHECKS_PEER = 32
 MAX_CHECKS_BYTES = 4 * 1024 * 1024
 MAX_SEEN = 4096  # hashes of items that were judged, so that a repetition costs a hash
-MAX_PUBLISHERS = 20_000
 PUSH_MOST = 64  # items pushed on in one interval; more waits for anti-entropy
 PEERS_TOLD = 8
 MEMBERS_TOLD = 16  # in one exchange, beside our own line
@@ -72,23 +69,18 @@ class Machine:
     """The gossip of one node. Not thread-safe: its driver serialises."""
 
     __slots__ = (
-        "_asked", "_called", "_checking", "_checking_bytes", "_config", "_hot", "_lines", "_marks", "_pushed",
-        "_random", "_rumours", "_seen", "_sources", "_sums", "_ticks", "_waking", "_wall", "heads", "members",
-        "refused", "view",
+        "_asked", "_called", "_checking", "_checking_bytes", "_config", "_held", "_pushed", "_random", "_rumours",
+        "_seen", "_sources", "_ticks", "_waking", "_wall", "members", "refused", "view",
     )  # fmt: skip
 
     def __init__(self, own: str, config: Config, random: Random, static: Iterable[str] = ()) -> None:
         """Make the machine of the node at the URL `own`; `random` must be unpredictable to peers."""
         self.view = View(own, random, config.interval, static)
         self.members = MemberTable(own, config.interval)
-        self.heads: dict[str, Head] = {}
+        self._held = Held(config.heads, random)
         self.refused = 0  # items, for people to see
         self._config = config
         self._random = random
-        self._lines: tuple[HeadLine, ...] | None = None
-        self._marks: dict[str, dict[bytes, None]] = {}
-        self._sums: dict[str, int] = {}
-        self._hot: OrderedDict[str, None] = OrderedDict()  # publishers with news, the newest last
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._checking: dict[bytes, tuple[str, Source, Item | Entries | Proof, bool]] = {}
         self._checking_bytes = 0
@@ -105,16 +97,14 @@ class Machine:
 
     def follow(self, pid: str) -> None:
         """Care about a publisher, also before anything of its log is here."""
-        if pid not in self.heads and len(self.heads) < MAX_PUBLISHERS:
-            self.heads[pid] = Head(pid, 0, 0, b"")
-            self._lines = None
+        self._held.follow(pid)
 
     def learned(self, head: Head, marks: Iterable[bytes] = (), *, now: float, tell: bool = True) -> list[Effect]:
         """Note what this node knows by itself: a head, and marks of the negatives and evidence it holds."""
         stored: list[Stored] = []
         if self._adopt(head):
             stored.append(Stored(head.pid))
-        stored += [Stored(head.pid, mark) for mark in marks if self._hold(head.pid, mark)]
+        stored += [Stored(head.pid, mark) for mark in marks if self._held.hold(head.pid, mark)]
         return self._wake(now) + (self._push(stored, now, own=True) if tell else [])
 
     def tick(self, now: float, wall: int = 0) -> list[Effect]:
@@ -193,7 +183,7 @@ class Machine:
                 self._remember(key)
                 if head is not None and self._adopt(head):
                     stored.append(Stored(head.pid))
-                if mark is not None and self._hold(item.pid, mark):
+                if mark is not None and self._held.hold(item.pid, mark):
                     stored.append(Stored(item.pid, mark))
             case Verdict.UNKNOWN:
                 if isinstance(item, Note | Negative | Evidence):
@@ -214,7 +204,7 @@ class Machine:
                     self._asked.ask((peer, "parts", origin), source.account, now, until, called=True)
             case Verdict.LATER:
                 pass
-        stored += [Stored(item.pid, other) for other in found if self._hold(item.pid, other)]
+        stored += [Stored(item.pid, other) for other in found if self._held.hold(item.pid, other)]
         return effects + self._wake(now) + self._push(stored, now, but=peer)
 
     # What peers say, one method for each kind of message; see RECEIVED.
@@ -222,7 +212,7 @@ class Machine:
     def _heads(
         self, peer: str, message: Heads, now: float, answer: list[Message | Stored], _effects: list[Effect]
     ) -> None:
-        if message.lines == self._lines:  # the usual case: nothing happened since
+        if self._held.are(message.lines):  # the usual case: nothing happened since
             return
         notes: list[str] = []
         rumours = 0
@@ -243,7 +233,7 @@ class Machine:
                 notes.append(head.pid)
             if head.place < mine.place or forked or (head.place == mine.place and head.time < mine.time):
                 self._tell(Stored(head.pid), answer)
-            if marks != self._sums.get(head.pid, 0):
+            if marks != self._held.sums.get(head.pid, 0):
                 self._tell_marks(head.pid, answer, ask=True)
         if notes:
             answer.append(Want(tuple(notes[:MAX_WANTS])))
@@ -269,13 +259,13 @@ class Machine:
             answer.append(stored)
 
     def _tell_marks(self, pid: str, answer: list[Message | Stored], *, ask: bool) -> None:
-        marks = () if self._config.quiet else tuple(self._marks.get(pid, ()))
+        marks = () if self._config.quiet else tuple(self._held.marks.get(pid, ()))
         answer.append(Marks(pid, marks, ask))
 
     def _compare_marks(
         self, _peer: str, message: Marks, _now: float, answer: list[Message | Stored], _effects: list[Effect]
     ) -> None:
-        mine = self._marks.get(message.pid, {})
+        mine = self._held.marks.get(message.pid, {})
         theirs = dict.fromkeys(message.marks)
         missing = [(message.pid, mark) for mark in theirs if mark not in mine]
         if message.pid in self.heads and missing:
@@ -296,7 +286,7 @@ class Machine:
                 answer.append(Rumour(rumour))
         source = self._sources.of(peer, now)
         for pid, mark in dict.fromkeys(message.marks):
-            if mark in self._marks.get(pid, ()) and source.checks(MARK_COST, now):
+            if mark in self._held.marks.get(pid, ()) and source.checks(MARK_COST, now):
                 self._tell(Stored(pid, mark), answer)
         if not self._config.quiet:
             known = [run for run in dict.fromkeys(message.entries) if run[0][15:67] in self.heads][:SERVED]
@@ -394,37 +384,11 @@ class Machine:
     def _adopt(self, head: Head) -> bool:
         """Take over a head that is true; tell whether it is news."""
         mine = self.heads.get(head.pid)
-        if mine is not None and (head.place < mine.place or head == mine):
+        if not self._held.adopt(head):
             return False
-        if mine is None and len(self.heads) >= MAX_PUBLISHERS:
-            return False
-        if mine is not None and mine.place == head.place:
-            head = head._replace(time=max(head.time, mine.time))
-            if head == mine:
-                return False
         if mine is None or not mine.size:
             self._waking += sorted(self._rumours.wake(head.pid), key=_priority)
-        self.heads[head.pid] = head
-        self._heat(head.pid)
         return True
-
-    def _hold(self, pid: str, mark: bytes) -> bool:
-        if pid not in self.heads:
-            return False
-        marks = self._marks.setdefault(pid, {})
-        if mark in marks or len(marks) >= MAX_MARKS:
-            return False
-        marks[mark] = None
-        self._sums[pid] = self._sums.get(pid, 0) ^ int.from_bytes(mark[:8], "big")
-        self._heat(pid)
-        return True
-
-    def _heat(self, pid: str) -> None:
-        self._lines = None
-        self._hot[pid] = None
-        self._hot.move_to_end(pid)
-        if len(self._hot) > MAX_HEADS:
-            self._hot.popitem(last=False)
 
     def _remember(self, key: bytes) -> None:
         self._seen[key] = None
@@ -438,29 +402,9 @@ class Machine:
         return Heads((), ask=False) if self._config.quiet else self._told(ask=False)
 
     def _told(self, *, ask: bool, but: Iterable[str] = ()) -> Heads:
-        """Return the heads to tell: all of them, or what changed last and a random sample of the rest."""
-        if self._lines is None:
-            self._lines = self._sample()
-            if len(self.heads) + len(self._rumours) > self._config.heads:
-                lines, self._lines = self._lines, None  # another sample each time
-                return Heads(tuple(line for line in lines if line.head.pid not in but), ask)
-        if not but:
-            return Heads(self._lines, ask)
-        return Heads(tuple(line for line in self._lines if line.head.pid not in but), ask)
-
-    def _sample(self) -> tuple[HeadLine, ...]:
-        most = min(self._config.heads, MAX_HEADS)
-        hot = list(reversed(self._hot))[: most // 2]
-        rumoured = self._rumours.heads()
-        rest = [pid for pid in (*self.heads, *rumoured) if pid not in self._hot]
-        if len(hot) + len(rest) > most:
-            rest = self._random.sample(rest, min(len(rest), most - len(hot)))
-        chosen = dict.fromkeys([*hot, *rest])
-        return tuple(
-            HeadLine(self.heads.get(pid) or rumoured[pid], self._sums.get(pid, 0))
-            for pid in chosen
-            if pid in self.heads or pid in rumoured
-        )
+        """Return the heads to tell."""
+        lines = self._held.lines(self._rumours.heads())
+        return Heads(tuple(line for line in lines if line.head.pid not in but) if but else lines, ask)
 
     def _push(self, stored: Sequence[Stored], now: float, *, but: str = "", own: bool = False) -> list[Effect]:
         """Tell news at once, to a few peers; a flood of news waits for the next exchange."""
@@ -482,16 +426,21 @@ class Machine:
     def sizes(self) -> dict[str, int]:
         """How full each table is; for people, and for tests of the limits."""
         return {
-            "publishers": len(self.heads), "marks": sum(map(len, self._marks.values())), "seen": len(self._seen),
+            "publishers": len(self.heads), "marks": sum(map(len, self._held.marks.values())), "seen": len(self._seen),
             "checking": len(self._checking), "rumours": len(self._rumours), "sources": len(self._sources),
-            "asked": len(self._asked), "hot": len(self._hot), "peers": len(self.view),
+            "asked": len(self._asked), "hot": self._held.hot, "peers": len(self.view),
             "members": len(self.members),
         }  # fmt: skip
 
     @property
+    def heads(self) -> dict[str, Head]:
+        """Where the logs stand that this node cares about."""
+        return self._held.heads
+
+    @property
     def marks(self) -> Mapping[str, Mapping[bytes, None]]:
         """The marks held, by publisher."""
-        return MappingProxyType(self._marks)
+        return MappingProxyType(self._held.marks)
 
 
 _PRIORITIES: dict[type[Any], int] = {

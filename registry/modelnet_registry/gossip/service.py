@@ -16,7 +16,7 @@ import queue
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import SystemRandom
 from types import TracebackType
@@ -32,18 +32,16 @@ from modelnet_registry.gossip.judge import Judge, Judgement, Snapshot
 from modelnet_registry.gossip.machine import Machine, url_of
 from modelnet_registry.gossip.messages import (
     NOBODY,
-    Entries,
     Evidence,
     Head,
-    Item,
     Message,
     Negative,
-    Proof,
     Stored,
     encode_batch,
     parse_batch,
 )  # fmt: skip
 from modelnet_registry.gossip.post import exchange
+from modelnet_registry.gossip.shelf import Shelf
 
 __all__ = ["Broadcast", "GossipService"]
 
@@ -53,8 +51,6 @@ log.addHandler(logging.NullHandler())
 SENDERS = 4
 MAX_LEGS = 3  # batches sent in one exchange: compare, tell and ask, tell what was asked for
 MAX_SENDS = 256  # exchanges that wait for a sender
-MAX_CONTENTS = 256  # items kept in memory because they were just judged and are about to be told
-MAX_CONTENTS_BYTES = 4 * 1024 * 1024
 LOOK_S = 1.0  # how often the store is looked at for what other processes changed; with short intervals, half of one
 STOP_S = 3.0
 
@@ -95,8 +91,7 @@ class GossipService:
         self._stop = threading.Event()
         self._sends: queue.Queue[tuple[str, tuple[Message | Stored, ...]]] = queue.Queue(MAX_SENDS)
         self._bench = Bench(judge, self.config.interval, self._settle)
-        self._contents: OrderedDict[tuple[str, bytes], Negative | Evidence] = OrderedDict()
-        self._contents_bytes = 0
+        self._shelf = Shelf(judge)
         self._known: dict[str, Snapshot] = {}
         self._rows: dict[str, LogRow] = {}
         self._broadcasts: list[Broadcast] = []
@@ -229,7 +224,7 @@ class GossipService:
                     self._bench.also(key, peer)
                 case Blame():
                     self._blamed([effect])
-        return self._solid(answer)
+        return self._shelf.solid(answer)
 
     def _later(self, peer: str, messages: tuple[Message | Stored, ...]) -> None:
         url = url_of(peer)
@@ -240,49 +235,13 @@ class GossipService:
         except queue.Full:
             self.counts["dropped"] += 1
 
-    def _part(self, serve: Serve) -> Entries | Proof | None:
-        try:
-            made = self._judge.proof if serve.proof else self._judge.entries
-            return made(serve.origin, serve.first, serve.last)
-        except ModelnetError as error:
-            log.debug("cannot serve a part of a log: %s", error)
-            return None
-
-    def _solid(self, messages: Iterable[Message | Stored | Serve]) -> Iterator[Message]:
-        """Put items in the place of their names, one at a time: nobody makes us hold more than a batch takes."""
-        shelves: dict[str, Snapshot | None] = {}  # a batch asks for many marks of one publisher
-        for message in messages:
-            match message:
-                case Stored():
-                    made: Message | None = self._content(message, shelves)
-                case Serve():
-                    made = self._part(message)
-                case _:
-                    made = message
-            if made is not None:
-                yield made
-
-    def _content(self, stored: Stored, shelves: dict[str, Snapshot | None]) -> Item | None:
-        pid, mark = stored
-        try:
-            if mark is None:
-                return self._judge.note(pid)
-            if (kept := self._contents.get((pid, mark))) is not None:
-                return kept
-            if pid not in shelves:
-                shelves[pid] = self._judge.snapshot(pid)
-            return self._judge.marked(pid, mark, shelves[pid])
-        except (ModelnetError, OSError) as error:
-            log.debug("cannot tell what is not readable: %s", error)
-            return None
-
     def _send_all(self) -> None:
         while not self._stop.is_set():
             try:
                 url, messages = self._sends.get(timeout=0.5)
             except queue.Empty:
                 continue
-            self._talk(url, self._solid(messages))
+            self._talk(url, self._shelf.solid(messages))
 
     def _talk(self, url: str, messages: Iterable[Message]) -> None:
         """Exchange batches with a peer until neither has anything to say, at most `MAX_LEGS` times."""
@@ -318,7 +277,7 @@ class GossipService:
         item = check.item
         self._note(item.KIND, check.peer, f"{judgement.verdict.name.lower()} {item.pid} {judgement.reason}".rstrip())
         if judgement.mark is not None and isinstance(item, Negative | Evidence):
-            self._keep(item, judgement.mark)
+            self._shelf.keep(item, judgement.mark)
         now = time.monotonic()
         with self._lock:
             before = self._machine.heads.get(item.pid), len(self._machine.marks.get(item.pid, ()))
@@ -336,15 +295,6 @@ class GossipService:
         self._dispatch(effects)
         self._broadcast(effects, own=False)
 
-    def _keep(self, item: Negative | Evidence, mark: bytes) -> None:
-        with self._lock:
-            if (item.pid, mark) in self._contents:
-                return
-            self._contents[item.pid, mark] = item
-            self._contents_bytes += len(item.content)
-            while len(self._contents) > MAX_CONTENTS or self._contents_bytes > MAX_CONTENTS_BYTES:
-                self._contents_bytes -= len(self._contents.popitem(last=False)[1].content)
-
     def _tell(self, pid: str) -> None:
         try:
             self._changed(pid)
@@ -355,7 +305,7 @@ class GossipService:
         """Tell on the broadcast buses what is news: at once if we found it out, else unless others do."""
         if not self._broadcasts:
             return
-        items = list(self._solid(item for effect in effects if isinstance(effect, News) for item in effect.items))
+        items = list(self._shelf.solid(item for effect in effects if isinstance(effect, News) for item in effect.items))
         for bus in self._broadcasts:
             (bus.publish if own else bus.relay)(items)
 
