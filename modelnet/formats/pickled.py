@@ -32,6 +32,8 @@ MAX_OPCODES = 100_000
 BUDGET = 8 * 1024 * 1024
 BLOCK = 4096
 MAX_PROTOCOL = 5
+# A piece of plain data of fewer is nothing: tensors at random begin with a marker and a length beyond their end.
+MIN_OPCODES = 6
 MAX_DIGITS = 4300  # of a memo's number; int() of Python reads no more
 
 # Opcodes that push a value, and how its bytes are told: none, a fixed number, or those that a length counts.
@@ -99,22 +101,25 @@ def walk(source: ByteSource, *, limit: int = MAX_OPCODES) -> Walk:
     window = Window(source, block=BLOCK, budget=BUDGET)
     head = window.read(0, min(2, source.size))
     is_marked = len(head) == 2 and head[0] == 0x80 and head[1] <= MAX_PROTOCOL
-    machine = _Machine(window)
-    reach, count = Reach.RUNS, 0
+    machine = _Machine(window, is_marked=is_marked)
+    reach, count, is_cut = Reach.RUNS, 0, False
     try:
         while count < limit:
             if machine.position == source.size:
-                reach = machine.reach
+                reach, is_cut = machine.reach, bool(machine.stack)
                 break
             count += 1
             machine.step()
     except _Refused:
-        reach = Reach.NOWHERE
+        reach = Reach.LOADS if machine.has_stopped else Reach.NOWHERE
     except _Runs:
         pass
     except MalformedError as error:
         # Past the end it is a piece of a pickle; when no more can be read it is nothing but opcodes so far.
-        reach = machine.reach if error.rule == "truncated" else Reach.RUNS
+        is_cut = error.rule == "truncated"
+        reach = machine.reach if is_cut else Reach.RUNS
+    if is_cut and count < MIN_OPCODES and reach is Reach.LOADS and not machine.has_stopped:
+        reach = Reach.NOWHERE
     # With the marker no text begins, and importing alone may run a module.
     if is_marked and machine.reach is Reach.IMPORTS:
         reach = Reach.RUNS
@@ -132,12 +137,14 @@ class _Runs(Exception):  # noqa: N818 - a verdict, not an error
 class _Machine:
     """An unpickler's stack, marks and memo, of kinds; `step` raises `_Refused` or `_Runs` where it ends."""
 
-    __slots__ = ("fence", "marks", "memo", "position", "reach", "stack", "window")
+    __slots__ = ("fence", "has_stopped", "is_marked", "marks", "memo", "position", "reach", "stack", "window")
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, *, is_marked: bool) -> None:
         self.window = window
+        self.is_marked = is_marked
         self.position = 0
         self.reach = Reach.LOADS
+        self.has_stopped = False
         self.stack: list[Kind] = []
         self.marks: list[int] = []
         self.fence = 0  # nothing below the last mark is within reach
@@ -268,10 +275,18 @@ class _Machine:
         self._need(1)
         self.memo[len(self.memo)] = self.stack[-1]
 
-    def _imported(self, width: int) -> None:
-        """Push what an extension's number stands for; nobody's, as a rule."""
-        self.position += width
+    def _imported(self) -> None:
         self.reach = Reach.IMPORTS
+        self.stack.append(Kind.FOREIGN)
+
+    def _given(self, width: int) -> None:
+        """Push what a caller has registered under a number of `width` bytes, or hands over.
+
+        By default there is nothing and an unpickler raises. Only behind a marker are these bytes more than chance.
+        """
+        if not self.is_marked:
+            raise _Refused
+        self.position += width
         self.stack.append(Kind.FOREIGN)
 
     def _names(self) -> None:
@@ -286,14 +301,14 @@ class _Machine:
 
     def _global(self) -> None:
         self._names()
-        self._imported(0)
+        self._imported()
 
     def _stack_global(self) -> None:
         self._need(2)
         if self.stack[-2:] != [Kind.TEXT, Kind.TEXT]:
             raise _Refused
         del self.stack[-2:]
-        self._imported(0)
+        self._imported()
 
     def _inst(self) -> None:
         self._names()
@@ -315,6 +330,7 @@ class _Machine:
         self._need(1)
         if self.reach is Reach.IMPORTS:
             raise _Runs
+        self.has_stopped = True
         self.stack.clear()
         self.marks.clear()
         self.fence = 0
@@ -325,8 +341,8 @@ class _Machine:
         ord("g"): lambda self: self._get(0), ord("h"): lambda self: self._get(1), ord("j"): lambda self: self._get(4),
         ord("p"): lambda self: self._put(0), ord("q"): lambda self: self._put(1), ord("r"): lambda self: self._put(4),
         0x94: _memoize, 0x95: lambda self: self._skip(8),
-        0x82: lambda self: self._imported(1), 0x83: lambda self: self._imported(2),
-        0x84: lambda self: self._imported(4),
+        0x82: lambda self: self._given(1), 0x83: lambda self: self._given(2),
+        0x84: lambda self: self._given(4),
         ord("t"): lambda self: self._replace(self._unmark(), Kind.PLAIN),
         ord("l"): lambda self: self._replace(self._unmark(), Kind.PLAIN),
         ord("d"): lambda self: self._replace(self._unmark(), Kind.PLAIN),
@@ -338,7 +354,7 @@ class _Machine:
         ord("u"): lambda self: self._change(self._unmark()), 0x90: lambda self: self._change(self._unmark()),
         ord("R"): lambda self: self._call(2), 0x81: lambda self: self._call(2), 0x92: lambda self: self._call(3),
         ord("o"): lambda self: self._call(max(1, self._unmark())),
-        # What the caller's own function makes of a number, and buffers that it hands over.
-        ord("Q"): lambda self: self._replace(1, Kind.FOREIGN), 0x97: lambda self: self.stack.append(Kind.FOREIGN),
-        0x98: lambda self: self._replace(1, Kind.FOREIGN),
+        # What the caller's own function makes of a value, and buffers that it hands over.
+        ord("Q"): lambda self: self._replace(1, Kind.FOREIGN), 0x97: lambda self: self._given(0),
+        0x98: lambda self: self._replace(1, Kind.PLAIN),
     }  # fmt: skip

@@ -145,6 +145,16 @@ def test_lists_of_words_are_no_pickles() -> None:
     assert sum(walk(BytesSource(one.title())).is_code for one in lists) < 8
 
 
+def test_bytes_at_random_are_no_pickles() -> None:
+    """A file of torch holds thousands of storages, and none may be refused by chance."""
+    rng = random.Random(300)
+    content = rng.randbytes(1 << 20)
+    starts = [rng.randrange(len(content) - 300) for _ in range(100_000)]
+    starts += [match.start() for match in re.finditer(rb"\x80[\x00-\x05]", content[:-300])]
+    found = [content[at : at + 300] for at in starts if walk(BytesSource(content[at : at + 300])).is_code]
+    assert len(found) <= 1
+
+
 def test_what_torch_loads_as_weights_only_is_weights() -> None:
     """Its own list of names: sets, byte arrays, quantisation schemes, storages of a GPU."""
     for name in (
