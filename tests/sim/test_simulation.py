@@ -8,6 +8,7 @@ import pytest
 
 from modelnet_registry.gossip.effects import Config
 from tests.sim.experiments import PULL_ALONE, bound, expected, healed, inform
+from tests.sim.large import spread
 from tests.sim.network import PID, Network, Setting, head, negative
 
 
@@ -17,6 +18,18 @@ def test_push_pull_alone_takes_as_long_as_theory_says() -> None:
         inform(Setting(nodes=300, seed=seed, peers=60, delay=0.0, poisson=True, config=PULL_ALONE)) for seed in range(8)
     ]
     assert statistics.fmean(run.times[-1] for run in runs) == pytest.approx(expected(300), rel=0.2)
+
+
+@pytest.mark.parametrize("config", [PULL_ALONE, Config(interval=1.0, peers_every=0)], ids=["alone", "as a node does"])
+def test_the_model_of_large_networks_agrees_with_the_machine(config: Config) -> None:
+    """What is said of a million nodes rests on this: a thousand of them behave as a thousand machines do."""
+    machine = [inform(Setting(nodes=1000, seed=seed, config=config)) for seed in range(4)]
+    model = [spread(1000, contacts=config.contacts, push=config.push, seed=seed) for seed in range(30)]
+    for share in range(4):
+        theirs, ours = (statistics.fmean(run.times[share] for run in runs) for runs in (machine, model))
+        assert ours == pytest.approx(theirs, rel=0.2, abs=0.1)
+    theirs, ours = (statistics.fmean(run.bytes for run in runs) for runs in (machine, model))
+    assert ours == pytest.approx(theirs, rel=0.2)
 
 
 def test_almost_all_are_informed_within_the_bound() -> None:
