@@ -2,7 +2,7 @@
 
     for one in withdraw(store, gate): …      asks each target; one that does not answer stays written down
 
-`revoke`, `sync`, `pull`, every `pin` command and a running node call this, so what failed once is tried again. It makes
+`revoke`, `sync`, `pull`, `pin add`, `status`, `audit` and `deny-list`, and a running node call this, so what failed once is tried again. It makes
 the blocks collectable; until they are collected, deny lists stop them from being served (`modelnet.ipfs.deny`).
 """
 
