@@ -2,8 +2,9 @@
 
     for one in withdraw(store, gate): …      asks each target; one that does not answer stays written down
 
-`revoke`, `sync`, `pull`, `pin add`, `status`, `audit` and `deny-list`, and a running node call this, so what failed once is tried again. It makes
-the blocks collectable; until they are collected, deny lists stop them from being served (`modelnet.ipfs.deny`).
+Whatever may have heard of one calls this: `revoke`, `sync`, `pull`, `pin add`, `status`, `audit` and `deny-list`, and a
+running node; so what failed once is tried again. It makes the blocks collectable; until they are collected, deny lists
+stop them from being served (`modelnet.ipfs.deny`).
 """
 
 from __future__ import annotations
