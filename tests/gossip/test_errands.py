@@ -52,6 +52,16 @@ def test_one_teller_pays_for_what_it_makes_up() -> None:
     assert errands.add(errand(99, Grade.UNSIGNED), 0.0) == []
 
 
+def test_whom_we_called_comes_before_who_calls_us() -> None:
+    """Any number of callers make up heads: the one that a peer of ours told is fetched next."""
+    errands = Errands(1.0, 2.0)
+    for number in range(20):
+        errands.add(errand(number, Grade.UNSIGNED, pid=PIDS[number % 8], peer=f"10.0.0.{number} http://x"), 0.0)
+    called = errand(90, Grade.UNSIGNED)
+    errands.add(called, 0.0)
+    assert errands.next(0.0) is called
+
+
 def test_a_slow_teller_is_left_alone() -> None:
     """What it told waits no more; it is asked again later, and later still when it is slow again."""
     errands = Errands(1.0, 2.0)

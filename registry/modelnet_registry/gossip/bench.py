@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from modelnet_registry.gossip.effects import Check, Verdict
-from modelnet_registry.gossip.errands import AT_ONCE, Errand, Errands
+from modelnet_registry.gossip.errands import AT_ONCE, Errand, Errands, Grade
 from modelnet_registry.gossip.judge import Judge, Judgement
 from modelnet_registry.gossip.machine import url_of
 from modelnet_registry.gossip.messages import Evidence, Negative, Note
@@ -24,6 +24,7 @@ log = logging.getLogger("modelnet_registry.gossip")
 
 JUDGES = 2
 PATIENCE = (2.0, 30.0)  # seconds: an interval, but what any line needs, and no longer than a person would wait
+PATIENCE_UNSIGNED = 5.0  # for a head that may be made up: the next one waits meanwhile
 MAX_ALSO = 3  # tellers of a head beside the first one
 WAIT_S = 0.5
 
@@ -125,7 +126,9 @@ class Bench:
             judgement = Judgement(Verdict.LATER)
             try:
                 if isinstance(item := errand.check.item, Note):
-                    judgement = self._judge.fetched(item, errand.url, errand.grade, self._patience)
+                    most = PATIENCE_UNSIGNED if errand.grade is Grade.UNSIGNED else self._patience
+                    patience = min(self._patience, most)
+                    judgement = self._judge.fetched(item, errand.url, errand.grade, patience)
             except OSError as error:
                 log.warning("cannot judge: %s", error)
             finally:

@@ -113,7 +113,8 @@ class Errands:
         urls = {one.url for one in self._running}
         hosts = Counter(host_of(one.url) for one in self._running)
         grades = Counter(one.grade for one in self._running)
-        for errand in sorted(self._waiting, key=lambda one: one.grade):  # stable: within a grade who came first
+        # Whom we called before who calls us, of whom there may be any number; among those who came first.
+        for errand in sorted(self._waiting, key=lambda one: (one.grade, one.peer != one.url)):
             if errand.url in urls or hosts[host_of(errand.url)] >= AT_ONCE_HOST:
                 continue
             if grades[errand.grade] >= RUNNING[errand.grade] or not self._is_due(errand, now):
