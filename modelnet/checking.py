@@ -6,6 +6,7 @@ shrinks meanwhile is an answer, not a crash (a memory map would be killed by it)
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -13,6 +14,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,10 +22,13 @@ from modelnet.core.cid import BLAKE3, RAW, Cid, blake3_digest
 from modelnet.core.filetree import FileTree
 from modelnet.errors import IntegrityError, UnavailableError
 
-__all__ = ["CORES", "check_chunks", "data_chunks", "open_file", "read_buffer", "verify_file"]
+__all__ = ["CORES", "check_chunks", "data_chunks", "in_hole", "is_zeros", "open_file", "read_buffer", "verify_file"]
 
 GROUP = 1024 * 1024  # bytes read by one call; at least one chunk
 LARGEST_TASK, SMALLEST_TASK = 32, 2  # reads of one task for a thread
+
+BLOCK = 4096  # bytes; what holes are made of on most file systems, and what keeps most content-cut chunks out
+ZERO_SIZES = 64  # of chunks: a grid has few, and content cuts zeros at its largest size
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -163,11 +168,56 @@ def _refuse(handle: int, tree: FileTree, index: int, name: str) -> None:
     )  # fmt: skip
 
 
+@lru_cache(ZERO_SIZES)
+def _digest_of_zeros(size: int) -> bytes:
+    return blake3_digest(bytes(size))
+
+
+def is_zeros(tree: FileTree, index: int) -> bool:
+    """Tell whether a chunk, as it was signed, is whole blocks of nothing but zeros: what a hole reads as."""
+    size = tree.size_of(index)
+    return size > 0 and size % BLOCK == 0 and tree.digest_of(index) == _digest_of_zeros(size)
+
+
+def in_hole(handle: int, tree: FileTree, index: int) -> bool:
+    """Tell whether a chunk reads as zeros without taking room; no where the system cannot tell.
+
+    The file has its size already. Blocks at the edges may be shared with neighbours that have data: those are read.
+    """
+    start, end = tree.offsets[index], tree.offsets[index] + tree.size_of(index)
+    first, last = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK
+    if not hasattr(os, "SEEK_DATA") or first >= last:
+        return False
+    try:
+        if os.lseek(handle, first, os.SEEK_DATA) < last:
+            return False
+    except OSError as error:
+        # No data from there on; unless that is past the end, where there is no hole either.
+        if error.errno != errno.ENXIO or os.fstat(handle).st_size < end:
+            return False
+    edges = os.pread(handle, first - start, start) + os.pread(handle, end - last, last)
+    return len(edges) == first - start + end - last and not edges.strip(b"\0")
+
+
 def data_chunks(handle: int, tree: FileTree) -> Iterable[int]:
-    """Return the chunks of a sparse file that may hold data; holes are skipped where the system can tell them."""
+    """Return the chunks of a sparse file that may be right: with data, and zeros wherever they are in the file.
+
+    Other holes are skipped where the system can tell them.
+    """
     if not hasattr(os, "SEEK_DATA"):
         return range(len(tree))
     end = os.fstat(handle).st_size
+    data = _with_data(handle, tree, end)
+    known = set(data)
+    zeros = [
+        index
+        for index in range(len(tree))
+        if index not in known and is_zeros(tree, index) and tree.offsets[index] + tree.size_of(index) <= end
+    ]
+    return sorted([*data, *zeros]) if zeros else data
+
+
+def _with_data(handle: int, tree: FileTree, end: int) -> list[int]:
     found: list[int] = []
     position = 0
     while position < end:

@@ -201,7 +201,7 @@ def check_space(root: Path, needed: int) -> None:
         free = shutil.disk_usage(root).free
     except OSError:
         return
-    if needed and needed + SPARE > free:
+    if needed > 0 and needed + SPARE > free:
         raise UnavailableError(
             "the disk is too full for this model", rule="disk", path=str(root),
             wanted=f"{size_text(needed + SPARE)} free", got=size_text(free), hint="free some space or choose --to",

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelnet import durable
-from modelnet.checking import check_chunks, data_chunks, open_file
+from modelnet.checking import check_chunks, data_chunks, in_hole, is_zeros, open_file
 from modelnet.core.filetree import FileTree
 from modelnet.errors import UnavailableError
 from modelnet.stores.index import FileStat, Index
@@ -210,10 +210,11 @@ class Partial:
             self._fresh.setdefault(file, []).extend(range(len(self.trees[file])))
 
     def write(self, file: int, chunks: Sequence[tuple[int, memoryview]]) -> None:
-        """Write verified (index, bytes) chunks; neighbours go out in one call."""
+        """Write verified (index, bytes) chunks; neighbours go out in one call, and zeros stay a hole where one is."""
         tree = self.trees[file]
-        ordered = sorted(chunks, key=lambda chunk: chunk[0])
+        arrived = sorted(chunks, key=lambda chunk: chunk[0])
         with disk_errors(self.path(file)), self._handle(file) as handle:
+            ordered = [chunk for chunk in arrived if not (is_zeros(tree, chunk[0]) and in_hole(handle, tree, chunk[0]))]
             position = 0
             while position < len(ordered):
                 end = position + 1
@@ -222,7 +223,7 @@ class Partial:
                 _write_all(handle, [view for _, view in ordered[position:end]], tree.offsets[ordered[position][0]])
                 position = end
         with self._lock:
-            self._fresh.setdefault(file, []).extend(index for index, _ in ordered)
+            self._fresh.setdefault(file, []).extend(index for index, _ in arrived)
             self._fresh_bytes += sum(len(view) for _, view in ordered)
 
     def flush_if_due(self) -> None:

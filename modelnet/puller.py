@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelnet.arguments import given_path, given_texts
-from modelnet.checking import CORES, check_chunks, open_file
+from modelnet.checking import CORES, check_chunks, is_zeros, open_file
 from modelnet.core.cid import BLAKE3, RAW, Cid
 from modelnet.core.filetree import FileTree
 from modelnet.core.manifest import MAX_MANIFEST, FileEntry, Manifest
@@ -208,7 +208,7 @@ class _Pull:
                 self.store.index.begin_partial(release.manifest, partial.root)
                 work = self._plan(release, partial, destination, pool)
                 self._announce(work.plan, release.version)
-                check_space(partial.root, work.plan.fetched + work.plan.reused)
+                check_space(partial.root, work.plan.fetched + work.plan.reused - self._hollow)
                 self._reuse(work, partial)
                 self._fetch(work, partial)
                 partial.flush()
@@ -227,6 +227,12 @@ class _Pull:
     def _total(self) -> int:
         """Bytes that are asked for."""
         return sum(_size(tree, chunks) for tree, chunks in zip(self.trees, self.wanted, strict=True))
+
+    @property
+    def _hollow(self) -> int:
+        """Bytes of it that are zeros, which take no room where the file system has holes."""
+        pairs = zip(self.trees, self.wanted, strict=True)
+        return sum(_size(tree, (index for index in chunks if is_zeros(tree, index))) for tree, chunks in pairs)
 
     def _choose(self, manifest: Manifest, entries: Sequence[FileEntry], tensors: Sequence[str]) -> None:
         """Set that these files are pulled, and which chunks of them."""

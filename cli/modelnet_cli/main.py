@@ -6,17 +6,15 @@ Exit codes: 0 done · 1 a bug of ours · 2 usage · 3 malformed or not what was 
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
+# Only what is there as soon as Python has started: the handlers in `main` come before everything else.
 import os
-import signal
 import sys
-import traceback
-from typing import Any, NoReturn
 
-from modelnet import __version__
-from modelnet.errors import ModelnetError, UsageError
+from modelnet_cli import stopping
+
+TYPE_CHECKING = False  # as type checkers understand it; `typing` takes longer to load than all of this
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["build", "main"]
 
@@ -28,6 +26,7 @@ def build() -> Any:
     """Return the Typer application."""
     import typer
 
+    from modelnet import __version__
     from modelnet_cli.commands import (
         doctor,
         gossip,
@@ -129,18 +128,27 @@ def build() -> Any:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    stopping.answer_early()
+    import contextlib
+    import io
+
+    from modelnet import __version__
+
     if sys.argv[1:] == ["--version"]:
         print(f"modelnet {__version__}")  # without Typer: scripts ask this often
         sys.exit(0)
-    signal.signal(signal.SIGTERM, _interrupted)
     _stand_in()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name is shown on every terminal, whatever it holds
     code = 0
+    app = build()
     try:
-        code = run(sys.argv[1:])
+        stopping.answer_by_raising()
+        code = run(sys.argv[1:], app)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # before the command had begun, or after it had ended
+        code = code or 130
     except OSError as error:
         # What we did is done; only the telling failed, and Python would say so again when it exits.
         with contextlib.suppress(OSError):
@@ -148,6 +156,8 @@ def main() -> NoReturn:
                 print(f"modelnet: cannot write the result: {error.strerror}", file=sys.stderr)
         _stand_in(closed=True)
         code = code or (141 if isinstance(error, BrokenPipeError) else 5)
+    if code == 130:
+        stopping.settle()
     sys.exit(code)
 
 
@@ -159,19 +169,19 @@ def _stand_in(*, closed: bool = False) -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for as long as the program runs)
 
 
-def _interrupted(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], app: Any = None) -> int:
     """Run one command; return its exit code. No traceback reaches a user, except for a bug of ours."""
+    import contextlib
+    import errno
+
+    from modelnet.errors import ModelnetError
     from modelnet_cli import options
     from modelnet_cli.output import Output
 
     # Errors before a command has started must know how to speak too.
     options.current = Output(as_json="--json" in arguments)
     try:
-        code = build()(arguments, prog_name="modelnet", standalone_mode=False)
+        code = (app or build())(arguments, prog_name="modelnet", standalone_mode=False)
     except ModelnetError as error:
         options.current.error(error)
         return error.exit_code
@@ -203,6 +213,10 @@ def run(arguments: list[str]) -> int:
 
 def _other(error: Exception, arguments: list[str]) -> int:
     """Say what Typer refuses as a usage error; anything else is ours, and says so."""
+    import traceback
+
+    from modelnet import __version__
+    from modelnet.errors import ModelnetError, UsageError
     from modelnet_cli import options
 
     # Typer's exceptions come from click or from its own copy of it, depending on its version.
@@ -220,12 +234,8 @@ def _other(error: Exception, arguments: list[str]) -> int:
         options.current.interrupted()
         return 130
     traceback.print_exception(error, file=sys.stderr)
-    options.current.error(_BugError(f"this is a bug in modelnet {__version__}: {error!r}", rule="bug", hint=ISSUES))
+    options.current.error(ModelnetError(f"this is a bug in modelnet {__version__}: {error!r}", rule="bug", hint=ISSUES))
     return 1
-
-
-class _BugError(ModelnetError):
-    kind = "internal"
 
 
 def _command(arguments: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from modelnet.errors import ModelnetError
 from modelnet.wording import printable, size_text
+from modelnet_cli.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -43,7 +44,7 @@ class Output:
 
     def interrupted(self) -> None:
         """Say that the command was stopped, and how to go on."""
-        text = "interrupted; what was done is kept, run the same command again to go on"
+        text = INTERRUPTED
         if self.as_json:
             print(json.dumps({"error": {"kind": "interrupted", "rule": "interrupted", "message": text}}), flush=True)
         self.note(text)

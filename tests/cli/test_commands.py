@@ -114,6 +114,18 @@ def test_doctor(tmp_path: Path) -> None:
     assert all({"name", "ok", "detail", "hint"} <= check.keys() for check in done.json["checks"])
 
 
+def test_doctor_fails_for_what_is_needed(tmp_path: Path) -> None:
+    """Exit 5 for a damaged index; the report is the same object."""
+    machine = Machine(tmp_path / "home").with_publisher()
+    for path in machine.home.glob("index.sqlite*"):
+        path.write_bytes(b"no database" * 1000)
+    checks = {check["name"]: check for check in machine.run("doctor", "--json", wanted=5).json["checks"]}
+    assert not checks["index"]["ok"]
+    assert checks["index"]["needed"]
+    assert checks["index"]["hint"]
+    assert checks["python"]["ok"]
+
+
 def test_node(scene: Scene) -> None:
     """One object a line, the first one `ready` with the URL; stopped by a signal it says so."""
     with scene.alice.start("node", "--listen", "127.0.0.1:0", "--json") as process:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -69,6 +71,42 @@ def test_a_pull_from_a_silent_peer_can_be_stopped(tmp_path: Path, silent_after: 
         time.sleep(1.5)
         assert process.poll() is None
         stopped(process, signal.SIGINT)
+
+
+def test_a_pull_from_several_silent_peers_can_be_stopped(tmp_path: Path) -> None:
+    """While more than one of them is waited for at once."""
+    alice, bob = Machine(tmp_path / "alice").with_publisher(), Machine(tmp_path / "bob")
+    made = alice.publish(write_random(tmp_path / "a.bin", 1000))
+    with serving(alice.home) as url, throttled(url, MIB) as wire:
+        wire.silent_after = 0
+        peers = ["--peer", wire.url, "--peer", wire.url.replace("127.0.0.1", "localhost")]
+        process = bob.start("pull", made.locator, *peers, preexec_fn=heeding)
+        time.sleep(2.5)
+        assert process.poll() is None
+        stopped(process, signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_it_is_still_being_loaded(tmp_path: Path, number: signal.Signals) -> None:
+    """Before a library is there: the same exit, the same words, and one object with `--json`."""
+    (tmp_path / "typer.py").write_text("import os, time\nos.write(2, b'loading\\n')\ntime.sleep(60)\n")
+    machine = Machine(tmp_path / "home", env={"PYTHONPATH": str(tmp_path)})
+    process = machine.start("list", "--json", preexec_fn=heeding)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "loading\n"
+    out, _ = stopped(process, number)
+    assert json.loads(out)["error"]["kind"] == "interrupted"
+
+
+def test_an_interrupt_in_source_text_is_an_exit_code(tmp_path: Path) -> None:
+    """What a dataclass runs while it is made is text; CPython would die by SIGINT for an interrupt that was caught."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from modelnet_cli import stopping\n"
+        "try:\n    exec('raise KeyboardInterrupt')\nexcept KeyboardInterrupt:\n    stopping.settle()\n"
+        "raise SystemExit(130)\n"
+    )
+    assert subprocess.run([sys.executable, program], check=False, timeout=LIMIT_S).returncode == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
+import typer
+
 from modelnet.wording import size_text
 from modelnet_cli.output import Output
 
@@ -19,16 +21,20 @@ LEAST_FILES = 256
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was looked at; nothing works without what is `needed`, the rest is advice."""
 
     name: str
     ok: bool
     detail: str
     hint: str | None = None
+    needed: bool = False
 
 
 def doctor(output: Output) -> None:
-    """Look at everything that modelnet needs and say what is missing and what to do."""
+    """Look at everything that modelnet needs and say what is missing and what to do.
+
+    Exits 5 when something fails without which nothing works; advice, such as to free some space, exits 0.
+    """
     checks = list(_checks())
     output.result(
         {"checks": [asdict(replace(check, hint=None) if check.ok else check) for check in checks]},
@@ -38,6 +44,8 @@ def doctor(output: Output) -> None:
             for check in checks
         ),
     )
+    if any(check.needed and not check.ok for check in checks):
+        raise typer.Exit(5)
 
 
 def _checks() -> Iterator[Check]:
@@ -46,24 +54,26 @@ def _checks() -> Iterator[Check]:
     from modelnet.stores.keyring import is_locked, own_publishers
     from modelnet.stores.local import open_store
 
-    yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or later")
+    yield Check(
+        "python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or later", needed=True
+    )
     home = Home.find()
     try:
         home.root.mkdir(parents=True, exist_ok=True)
         writable = os.access(home.root, os.W_OK)
     except OSError as error:
-        yield Check("home", ok=False, detail=f"{home.root}: {error.strerror}", hint="set MODELNET_HOME")
+        yield Check("home", ok=False, detail=f"{home.root}: {error.strerror}", hint="set MODELNET_HOME", needed=True)
         return
-    yield Check("home", writable, str(home.root), "set MODELNET_HOME to a folder that you can write")
+    yield Check("home", writable, str(home.root), "set MODELNET_HOME to a folder that you can write", needed=True)
     free = shutil.disk_usage(home.root).free
     yield Check("disk", free >= LEAST_FREE, f"{size_text(free)} free", "free some space, or move MODELNET_HOME")
     try:
         store = open_store(home)
         store.index.check()
         count = len(store.index.releases())
-        yield Check("index", ok=True, detail=f"{count} releases, SQLite {sqlite3.sqlite_version}")
+        yield Check("index", ok=True, detail=f"{count} releases, SQLite {sqlite3.sqlite_version}", needed=True)
     except ModelnetError as error:
-        yield Check("index", ok=False, detail=str(error), hint=error.hint)
+        yield Check("index", ok=False, detail=str(error), hint=error.hint, needed=True)
     own = own_publishers(home.keys)
     locked = "locked by a passphrase" if is_locked(home.keys) else "not protected"
     yield Check(
@@ -104,7 +114,7 @@ def _libraries() -> Iterator[Check]:
             "install a wheel of fastcdc for this platform, or a C compiler and reinstall it",
         )  # fmt: skip
     except ImportError as error:
-        yield Check("fastcdc", ok=False, detail=str(error), hint="reinstall modelnet")
+        yield Check("fastcdc", ok=False, detail=str(error), hint="reinstall modelnet", needed=True)
     try:
         import resource
 
