@@ -46,7 +46,7 @@ MISTAKES: dict[str, Mistake] = {
         2, "no file of the release matches",
         lambda scene: ("pull", scene.locator, "--peer", scene.url, "--only", "*.gguf")),
     "pull: a folder in use": (
-        2, "not empty", lambda scene: ("pull", scene.locator, "--peer", scene.url, "--to", scene.source.parent)),
+        2, "not empty", lambda scene: ("pull", scene.locator, "--peer", scene.url, "--to", scene.source / "sub")),
     "verify: no such path": (2, "no such file", lambda _: ("verify", "./nothing")),
     "verify: an unknown folder": (4, "no release", lambda scene: ("verify", scene.source / "sub")),
     "verify: a release that is not here": (5, "no such version", lambda _: ("verify", "acme/other@1")),
