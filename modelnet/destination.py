@@ -62,12 +62,8 @@ def destination_of(store: LocalStore, release: Release, to: Path | None) -> tupl
 
 
 def _check_outside(destination: Path, home: Home, own: Path) -> None:
-    """Raise for a folder of modelnet's own, where `gc` deletes, unless it is `own`: where the release would go anyway.
-
-    One that holds the home is refused as well: what is put beside it would be taken for part of it.
-    """
-    inside = home.holds(destination) and destination.resolve() != own.resolve()
-    if inside or home.root.resolve().is_relative_to(destination.resolve()):
+    """Raise for a folder of modelnet's own, where `gc` deletes; `own` is where the release would go anyway."""
+    if home.holds(destination) and destination.resolve() != own.resolve():
         raise UsageError(
             "the folder belongs to modelnet itself", rule="destination", path=str(destination),
             hint="choose a folder elsewhere with --to, or leave it out",

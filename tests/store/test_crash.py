@@ -23,7 +23,7 @@ from tests.store.soak import Toll, check, kill_nodes, kill_publishers, kill_pull
 from tests.store.stage import LIMIT_S, Machine, digests, same_files, serving, throttled, write_random
 
 MIB = 1 << 20
-KILLS = int(os.environ.get("MODELNET_TEST_KILLS", "20"))  # all of them together; `make` runs 20, a soak 200
+KILLS = int(os.environ.get("MODELNET_TEST_KILLS", "10"))  # all of them together; `make` runs 10, a soak 200
 
 
 # Kill -9.
@@ -82,7 +82,9 @@ def test_kill_9_at_every_step(tmp_path: Path, alice: Machine, source: Path, step
     """Dead right before or right after a system call of a pull: the store is whole, and the next pull ends the work."""
     wanted = digests(source)
     with serving(alice.home) as url:
-        for nth in some(counts(tmp_path, alice, url).get(step, 0)):
+        count = counts(tmp_path, alice, url).get(step, 0)
+        # The first and the last: each is two processes, and those between fail without dying in the test below.
+        for nth in sorted({1, count} if count else ()):
             for when in ("not-applied", "applied"):
                 bob = Machine(tmp_path / f"bob-{nth}-{when}")
                 program = [sys.executable, "-m", "tests.store.faults", step, str(nth), when]
@@ -103,8 +105,10 @@ def test_kill_9_at_every_step(tmp_path: Path, alice: Machine, source: Path, step
 # Failing system calls.
 
 
-@pytest.mark.parametrize("to", [None, "new", "there"])
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
+# Either error to a folder that the user chose, and into the store: what differs between them is one hint.
+@pytest.mark.parametrize(
+    ("error", "to"), [(errno.ENOSPC, None), (errno.EIO, "new"), (errno.ENOSPC, "there")], ids=["store", "new", "there"]
+)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_pull_survives_one_failing_step(  # noqa: PLR0917  (fixtures)
     tmp_path: Path, alice: Machine, source: Path, step: str, error: int, to: str | None

@@ -12,7 +12,7 @@ import modelnet
 from tests.store.stage import Machine, digests, serving, throttled
 
 MIB = 1 << 20
-SIZE = 64 * MIB
+SIZE = 32 * MIB
 
 
 @pytest.fixture
