@@ -31,7 +31,7 @@ def home(tmp_path: Path) -> Path:
 
 def release(home: Path, version: str, files: Mapping[str, bytes]) -> Publication:
     """Publish `files` as a version."""
-    base = home / "files" / version
+    base = home.with_name("files") / version
     for name, content in files.items():
         path = base / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from modelnet.content.scanning import scan
 from modelnet.errors import UnavailableError, UsageError
 from tests.realmodels import need
 from tests.scan import samples
+from tests.store.stage import Machine
 
 PROGRAM = (sys.executable, "-m", "modelnet_cli.main", "scan")
 
@@ -87,14 +88,19 @@ def test_what_cannot_be_read_hides_nothing_else(tmp_path: Path, monkeypatch: pyt
         scan(tmp_path / "b.txt")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permissions_is_a_finding(tmp_path: Path) -> None:
-    """The same with the permissions themselves, for users that they bind."""
-    (tmp_path / "a.pkl").write_bytes(samples.evil(2))
-    (tmp_path / "b.txt").write_text("text")
-    (tmp_path / "b.txt").chmod(0)
-    (tmp_path / "sub").mkdir(mode=0)
-    assert _rules(tmp_path) == {("pickle", "a.pkl"), ("unreadable", "b.txt"), ("unreadable", "sub")}
+    """The same with the permissions themselves, for a user that they bind."""
+    bound = Machine(tmp_path / "home").held_to_permissions()
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "a.pkl").write_bytes(samples.evil(2))
+    (folder / "b.txt").write_text("text")
+    (folder / "b.txt").chmod(0)
+    (folder / "sub").mkdir(mode=0)
+    found = bound.run("scan", folder, "--json", wanted=3).json["findings"]
+    assert {(one["rule"], one["path"]) for one in found} == {
+        ("pickle", "a.pkl"), ("unreadable", "b.txt"), ("unreadable", "sub"),
+    }  # fmt: skip
 
 
 def test_one_file_is_looked_at_alone(tmp_path: Path) -> None:
