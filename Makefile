@@ -5,6 +5,8 @@ PYTHON ?= $(firstword $(foreach candidate,python3 python3.14 python3.13 python3.
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
+# Many tests wait for processes and sockets: three workers keep two cores busy.
+WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .PHONY: help demo sim test test-torch engines lint types layers bench bench-quick fuzz soak clean
 .DEFAULT_GOAL := help
@@ -16,7 +18,7 @@ demo: $(READY)  ## publish, pull, verify and be refused, on this machine
 	$(BIN)/python -m tests.demo $(ARGS)
 
 test: $(READY) engines  ## run all tests; ARGS="-k name" narrows them
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-torch:  ## run the tests that need torch and transformers, in .venv-torch (gigabytes where pip has no CPU wheel)
 	@PYTHON="$(PYTHON)" tests/loaders/torch_env.sh

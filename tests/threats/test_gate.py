@@ -47,7 +47,7 @@ class Publisher:
 
     def publish(self, version: str, *, name: str = "m", **options: Any) -> str:
         """Publish a version of two files, one of which every version has."""
-        folder = self.home / "files" / name / version
+        folder = self.home.with_name(f"{self.home.name}-files") / name / version
         folder.mkdir(parents=True)
         (folder / "own.bin").write_bytes(f"{name} {version} ".encode() * 200_000)
         (folder / "shared.bin").write_bytes(SHARED)
