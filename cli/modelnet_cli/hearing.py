@@ -65,6 +65,22 @@ def hearing(function: Callable[..., None]) -> Callable[..., None]:
             function(output, **options)
         finally:
             if Home.find().index.exists():  # else nothing was heard, and nothing is to be made
-                act(output, open_store())
+                store = open_store()
+                if _is_concerned(store):
+                    act(output, store)
 
     return run
+
+
+def _is_concerned(store: LocalStore) -> bool:
+    """Tell whether anything is revoked, in doubt, or was: else the releases here need not be looked at one by one."""
+    from modelnet.errors import ModelnetError
+    from modelnet.ipfs.deny import DENY_NAME
+    from modelnet.stores.logindex import NOTHING_REVOKED, read_logs
+
+    try:
+        rows = read_logs(store.index)
+    except ModelnetError:
+        return True  # `act` says what is wrong
+    said = (store.home.root / DENY_NAME).exists()
+    return said or any(row.revoked != NOTHING_REVOKED or row.quarantined or row.dead for row in rows)

@@ -35,7 +35,18 @@ if TYPE_CHECKING:
 
     from modelnet.stores.index import Index
 
-__all__ = ["LOG_SCHEMA", "LogRow", "LogView", "described", "open_view", "read_log", "read_logs", "record", "set_marks"]
+__all__ = [
+    "LOG_SCHEMA",
+    "NOTHING_REVOKED",
+    "LogRow",
+    "LogView",
+    "described",
+    "open_view",
+    "read_log",
+    "read_logs",
+    "record",
+    "set_marks",
+]
 
 LOG_SCHEMA = """
 CREATE TABLE log (
@@ -254,6 +265,10 @@ def _sealed(revocations: Iterable[tuple[Any, ...]], revoked: Iterable[tuple[Any,
     lines = sorted(f"{one[0].hex()} {one[1].hex()} {one[2]} {one[3].hex()}" for one in revocations)
     lines += sorted(f"{digest} {statement.hex()}" for digest, statement in revoked)
     return hashlib.sha256("\n".join(lines).encode()).digest()
+
+
+NOTHING_REVOKED = _sealed((), ())
+"""What `LogRow.revoked` is of a log in which nothing is revoked."""
 
 
 def _digest_set(digests: Digests) -> dict[str, str]:
