@@ -306,7 +306,8 @@ class PublisherState:
 
     def _publish(self, logged: Logged, *, delegated: bool) -> None:
         release = logged.event.release
-        for name in events.Digests.of(release).names:
+        names = (f"sha256:{release.manifest_sha256}", f"blake3:{release.manifest.digest.hex()}")
+        for name in names:
             # A manifest says its own name and version. Whoever may release some names must not, by calling another
             # name's manifest one of them, undo what was said of it; nor keep the publisher from releasing its own.
             owner = self._manifests.get(name)
@@ -326,7 +327,7 @@ class PublisherState:
             self._by_delegates.add(logged.index)
         self.releases.append(logged)
         self._names.setdefault(release.name, []).append(logged)
-        for name in (f"sha256:{release.manifest_sha256}", f"blake3:{release.manifest.digest.hex()}"):
+        for name in names:
             self._manifests[name] = logged
             self.superseded.pop(name, None)
             self.yanked.pop(name, None)
